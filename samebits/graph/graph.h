@@ -1,0 +1,74 @@
+// The model as data: a list of nodes in the order of execution. The engine runs it, traces are
+// named by it, the judge replays single nodes of it and the diagnosis edits them. Left out: how it
+// is run (cache, chunks, threads) is no part of it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "samebits/checkpoint/config.h"
+
+namespace samebits {
+
+enum class OpKind {
+  kEmbedding,   // input_ids [T], weight [V, E] -> [T, E]
+  kRotary,      // positions [T] -> cos [T, D], sin [T, D]
+  kRmsNorm,     // x [T, E], weight [E] -> [T, E]
+  kLinear,      // x [T, K], weight [N, K] (, bias [N]) -> [T, N]
+  kRope,        // x [T, heads*D], cos, sin -> [T, heads, D]
+  kAttention,   // q_rope [T, H, D], k_rope [T, K, D], v_proj [T, K*D]
+                //   -> scores [H, T, S], probs [H, T, S], context [T, H*D]
+  kAdd,         // a [T, E] + b [T, E]
+  kActivation,  // x [T, F] -> [T, F]
+  kMultiply,    // a [T, F] * b [T, F]
+};
+
+std::string_view OpKindName(OpKind kind);  // "linear"
+
+// Each op kind reads the fields named beside them; the others keep their defaults.
+struct Attributes {
+  double eps = 0;            // kRmsNorm: rms_norm_eps
+  double rope_theta = 0;     // kRotary
+  int64_t head_dim = 0;      // kRotary, kRope, kAttention: D
+  int64_t heads = 0;         // kRope: heads of this tensor; kAttention: H
+  int64_t kv_heads = 0;      // kAttention: K
+  float scale = 0;           // kAttention: float32(head_dim ** -0.5)
+  int64_t in_features = 0;   // kLinear: K;   kRmsNorm: E
+  int64_t out_features = 0;  // kLinear: N
+  std::string activation;    // kActivation: "silu"
+};
+
+struct Node {
+  OpKind kind;
+  std::string
+      name;        // of its output; kAttention: "model.layers.N.self_attn", kRotary: "model.rotary"
+  int layer = -1;  // -1 outside the layers
+  std::vector<std::string> inputs;   // tensor names in the order of OpKind's comment
+  std::vector<std::string> weights;  // checkpoint tensor names
+  std::vector<std::string> outputs;  // tensor names as in docs/trace-format.md
+  Attributes attributes;
+};
+
+struct Graph {
+  ModelConfig config;
+  std::vector<Node> nodes;
+
+  // The node that computes a tensor; null when there is none.
+  const Node* Producer(std::string_view tensor) const;
+};
+
+// Names of the two tensors that no node computes.
+inline constexpr std::string_view kInputIds = "input_ids";
+inline constexpr std::string_view kPositions = "positions";
+
+// Shape of any output of `node` for `tokens` tokens.
+std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::string_view output,
+                                 int64_t tokens);
+
+// Builds the graph of config.model_type ("qwen2", "llama"); throws Error(kUnsupported) with the
+// reasons of config.unsupported.
+Graph BuildGraph(const ModelConfig& config);
+
+}  // namespace samebits

@@ -1,0 +1,38 @@
+// The fast kernels of `canonical` arithmetic (numerics/canonical.h): one table of functions for
+// each instruction set, all with the same bits. `portable` is the interpreter itself.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "samebits/numerics/ops.h"
+
+namespace samebits {
+
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+
+std::string_view IsaName(Isa isa);  // "portable", "avx2", "avx512", "avx512bf16"
+// "native" gives the best that this CPU supports; nullopt for unknown names.
+std::optional<Isa> IsaFromName(std::string_view name);
+bool IsaSupported(Isa isa);
+Isa BestIsa();
+
+// Signatures as in canonical.h: half-open ranges of outputs.
+struct Kernels {
+  Isa isa;
+  void (*linear)(const LinearArgs&, int64_t row_begin, int64_t row_end, int64_t out_begin,
+                 int64_t out_end);
+  void (*rms_norm)(const RmsNormArgs&, int64_t row_begin, int64_t row_end);
+  void (*rotary)(const RotaryArgs&, int64_t row_begin, int64_t row_end);
+  void (*rope)(const RopeArgs&, int64_t row_begin, int64_t row_end);
+  void (*attention)(const AttentionArgs&, int64_t head_begin, int64_t head_end, int64_t row_begin,
+                    int64_t row_end);
+  void (*add)(DType, const void* a, const void* b, void* y, int64_t n);
+  void (*multiply)(DType, const void* a, const void* b, void* y, int64_t n);
+  void (*silu)(DType, const void* x, void* y, int64_t n);
+};
+
+// Throws Error(kUnsupported) when this CPU lacks the instruction set, naming what is missing.
+const Kernels& SelectKernels(Isa isa);
+
+}  // namespace samebits

@@ -1,0 +1,58 @@
+#include "samebits/tensor/tensor.h"
+
+#include <fmt/ranges.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "samebits/base/error.h"
+#include "samebits/tensor/convert.h"
+
+namespace samebits {
+
+int64_t NumElements(const Shape& shape) {
+  int64_t n = 1;
+  for (int64_t size : shape) n *= size;
+  return n;
+}
+
+std::string ShapeToString(const Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+Tensor::Tensor(DType dtype, Shape shape) {
+  view_.dtype = dtype;
+  view_.shape = std::move(shape);
+  const size_t bytes = (static_cast<size_t>(view_.bytes()) + 63) / 64 * 64;
+  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes)));
+  if (memory_ == nullptr) Fail(ErrorCode::kIo, "out of memory: {} bytes", bytes);
+  std::memset(memory_.get(), 0, bytes);
+  view_.data = memory_.get();
+}
+
+void Tensor::Free::operator()(std::byte* p) const { std::free(p); }
+
+std::vector<double> ToDoubles(const TensorView& view) {
+  const int64_t n = view.elements();
+  std::vector<double> values(static_cast<size_t>(n));
+  switch (view.dtype) {
+    case DType::kBF16:
+      for (int64_t i = 0; i < n; ++i) values[i] = BF16ToFloat(view.as<uint16_t>()[i]);
+      break;
+    case DType::kF16:
+      for (int64_t i = 0; i < n; ++i) values[i] = F16ToFloat(view.as<uint16_t>()[i]);
+      break;
+    case DType::kF32:
+      for (int64_t i = 0; i < n; ++i) values[i] = view.as<float>()[i];
+      break;
+    case DType::kF64:
+      for (int64_t i = 0; i < n; ++i) values[i] = view.as<double>()[i];
+      break;
+    default:
+      Fail(ErrorCode::kUnsupported, "values of dtype {} can not be read as numbers here",
+           DTypeName(view.dtype));
+  }
+  return values;
+}
+
+}  // namespace samebits
