@@ -1,0 +1,129 @@
+// One node, computed as some port may compute it: the node itself (its attributes, weights and
+// inputs can be edited: a porting bug is a graph edit) and where that port rounds.
+// Evaluate gives, from the candidate's own recorded inputs, what a legitimate implementation of
+// exactly that may have produced: an interval for every element.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "samebits/checkpoint/checkpoint.h"
+#include "samebits/graph/graph.h"
+#include "samebits/kernels/thread_pool.h"
+#include "samebits/numerics/tail.h"
+
+namespace samebits {
+
+enum class BiasPlace {
+  kBeforeRounding,  // Hugging Face: inside the sum
+  kAfterRounding,   // the product is rounded, then each bias is added and rounded
+  kBeforeAndAfter,  // one inside the sum, the further ones after the rounding
+};
+
+enum class ScalePlace {
+  kAfterRounding,    // Hugging Face: round(round(q . k) * scale)
+  kBeforeRounding,   // round(q . k * scale)
+  kRoundedConstant,  // as kAfterRounding, the constant rounded to the model's dtype
+  kOnQuery,          // round(round(q * scale) . k)
+};
+
+enum class MaskKind {
+  kCausal,   // key j is seen by token t when j <= t
+  kNone,     // every key
+  kNotSelf,  // j < t
+  kNext,     // j <= t + 1
+};
+
+// How RMSNorm loses precision (all in the model's dtype).
+struct NormPrecision {
+  bool low = false;
+  bool squares_rounded = false;
+  enum class Finish { kFloat32, kRsqrt, kSqrtDivide } finish = Finish::kFloat32;
+};
+
+// How softmax or SiLU lose precision: 0 is the fp32 form, the others are the forms in ports, see
+// low_precision.cc.
+using LowPrecisionForm = int;
+inline constexpr int kSoftmaxForms = 5;
+inline constexpr int kActivationForms = 3;
+
+struct Replay {
+  Node node;
+  int output = 0;  // index into node.outputs
+
+  // Where the port rounds (defaults: Hugging Face).
+  BiasPlace bias_place = BiasPlace::kBeforeRounding;
+  ScalePlace scale_place = ScalePlace::kAfterRounding;
+  bool norm_weight_fp32 = false;
+  bool rope_fp32 = false;
+  bool kept_fp32 = false;         // the output stays in fp32 although the model runs in less
+  bool truncate = false;          // every cast cuts bits off
+  bool truncate_weights = false;  // the cast of the weights, too
+
+  // What a graph can not say, since it is wrong.
+  bool weight_transposed = false;
+  int bias_times = 1;
+  double weight_offset = 0;     // RMSNorm: 1 for (1 + w)
+  bool offset_rounded = false;  //   the sum rounded to the model's dtype
+  NormPrecision norm_precision;
+  bool rotary_interleaved = false;  // cos, sin: columns 2i and 2i + 1 hold pair i
+  double sin_sign = 1;              // rotary and rope
+  int64_t position_offset = 0;
+  bool rope_interleaved = false;    // pairs are (2i, 2i + 1)
+  bool rope_angle_by_pair = false;  //   and pair i takes column i of cos and sin
+  bool rope_output_halves = false;  //   and the output has the halves one after the other
+  bool rope_skipped = false;
+  bool kv_heads_tiled = false;  // head h reads kv head h mod K
+  MaskKind mask = MaskKind::kCausal;
+  LowPrecisionForm softmax_form = 0;
+  LowPrecisionForm activation_form = 0;
+};
+
+// Where a replay takes tensors from: a candidate's trace, or a run of its own.
+struct ReplaySource {
+  const Graph* graph = nullptr;
+  const Checkpoint* checkpoint = nullptr;
+  ThreadPool* pool = nullptr;
+  DType dtype = DType::kF32;  // the model's
+  std::vector<int64_t> input_ids;
+  std::vector<int64_t> positions;
+  std::function<const TensorView*(std::string_view)> tensor;  // null when absent
+
+  int64_t tokens() const { return static_cast<int64_t>(input_ids.size()); }
+};
+
+// Rows [row_begin, row_end) of one output: for [T, ...] tensors the elements of those tokens, for
+// [H, T, S] tensors the elements [H, rows, S].
+struct Expectation {
+  int64_t columns = 1;        // last axis: what a tail's columns count
+  std::vector<double> y;      // exact value of the uncertain stage
+  std::vector<double> bound;  // B; empty: 0 everywhere
+  Tail tail;
+  // Forms in low precision are not a sum with a tail: they give the outcomes themselves, and y is
+  // the middle one (tail empty).
+  std::vector<double> low, high;
+  std::vector<uint8_t> ignore;  // empty, or 1 where an element can not be judged
+};
+
+struct RowRange {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+// The names of the tensors that Evaluate reads for `output` of the node (input_ids and positions
+// left out).
+std::vector<std::string> RequiredTensors(const Replay& replay);
+
+// Every required tensor must be there with the graph's shape. `stored` is the dtype of the tensor
+// that is judged.
+Expectation Evaluate(const Replay& replay, const ReplaySource& source, DType stored, RowRange rows);
+
+// The values of rows of a tensor in the layout of Expectation. `per_head` for [H, T, S] tensors.
+std::vector<double> GatherRows(const TensorView& view, RowRange rows, bool per_head);
+
+// Whether an output of the node has the layout [H, T, S].
+bool IsPerHead(const Replay& replay);
+
+}  // namespace samebits

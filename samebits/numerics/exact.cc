@@ -1,0 +1,175 @@
+#include "samebits/numerics/exact.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "samebits/base/error.h"
+#include "samebits/numerics/bounds.h"
+#include "samebits/numerics/tail.h"
+#include "samebits/tensor/convert.h"
+
+namespace samebits::exact {
+namespace {
+
+// fp64 additions in eight interleaved chains, so that the compiler can use vectors. Built once for
+// each instruction set; fp64 lanes, no fused operations, so the bits are the same everywhere.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define SAMEBITS_CLONES \
+  __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#else
+#define SAMEBITS_CLONES
+#endif
+
+constexpr int kLanes = 8;
+constexpr int kRowBlock = 4;
+
+// Products of one weight row with kRowBlock rows of x.
+SAMEBITS_CLONES
+void DotBlock(const double* __restrict w, const double* __restrict x, int64_t size,
+              double* __restrict sums, double* __restrict magnitudes) {
+  double sum[kRowBlock][kLanes] = {};
+  double magnitude[kRowBlock][kLanes] = {};
+  const int64_t whole = size / kLanes * kLanes;
+  for (int64_t k = 0; k < whole; k += kLanes) {
+    for (int r = 0; r < kRowBlock; ++r) {
+      for (int l = 0; l < kLanes; ++l) {
+        const double product = w[k + l] * x[r * size + k + l];
+        sum[r][l] += product;
+        magnitude[r][l] += __builtin_fabs(product);
+      }
+    }
+  }
+  for (int r = 0; r < kRowBlock; ++r) {
+    double s = 0, m = 0;
+    for (int l = 0; l < kLanes; ++l) {
+      s += sum[r][l];
+      m += magnitude[r][l];
+    }
+    for (int64_t k = whole; k < size; ++k) {
+      const double product = w[k] * x[r * size + k];
+      s += product;
+      m += __builtin_fabs(product);
+    }
+    sums[r] = s;
+    magnitudes[r] = m;
+  }
+}
+
+double ReadElement(const TensorView& w, int64_t index) {
+  switch (w.dtype) {
+    case DType::kBF16:
+      return BF16ToFloat(w.as<uint16_t>()[index]);
+    case DType::kF16:
+      return F16ToFloat(w.as<uint16_t>()[index]);
+    case DType::kF32:
+      return w.as<float>()[index];
+    default:
+      CheckFailed(__FILE__, __LINE__, "dtype", "weights are BF16, F16 or F32");
+  }
+}
+
+}  // namespace
+
+void Dots(const DotArgs& args, int64_t out_begin, int64_t out_end) {
+  // Rows beyond the end are zeros, so that every block has kRowBlock of them.
+  const int64_t padded = (args.rows + kRowBlock - 1) / kRowBlock * kRowBlock;
+  std::vector<double> x(static_cast<size_t>(padded * args.size));
+  std::copy_n(args.x, args.rows * args.size, x.begin());
+  std::vector<double> row(static_cast<size_t>(args.size));
+  const bool same = args.w.dtype == args.dtype;
+  for (int64_t n = out_begin; n < out_end; ++n) {
+    for (int64_t k = 0; k < args.size; ++k) {
+      const double w = ReadElement(args.w, args.transposed ? k * args.outs + n : n * args.size + k);
+      row[k] = same            ? w
+               : args.truncate ? TruncateToDType(w, args.dtype)
+                               : RoundToDType(w, args.dtype);
+    }
+    for (int64_t r = 0; r < args.rows; r += kRowBlock) {
+      double sums[kRowBlock], magnitudes[kRowBlock];
+      DotBlock(row.data(), &x[r * args.size], args.size, sums, magnitudes);
+      for (int64_t i = 0; i < std::min<int64_t>(kRowBlock, args.rows - r); ++i) {
+        args.y[(r + i) * args.outs + n] = sums[i];
+        args.magnitude[(r + i) * args.outs + n] = magnitudes[i];
+      }
+    }
+  }
+}
+
+double SumBound(int64_t n, double magnitude) { return Gamma(static_cast<double>(n)) * magnitude; }
+
+void RmsNormRow(const double* x, int64_t size, double eps, double* y, double* relative) {
+  double squares = 0;
+  for (int64_t k = 0; k < size; ++k) squares += x[k] * x[k];
+  const double root = std::sqrt(squares / static_cast<double>(size) + eps);
+  for (int64_t k = 0; k < size; ++k) y[k] = x[k] / root;
+  *relative = Gamma(static_cast<double>(size) + 2) / 2 + 6 * kUnitRoundoff;
+}
+
+void SoftmaxRow(const double* s, const uint8_t* visible, int64_t keys, double* y, double* bound) {
+  double top = -std::numeric_limits<double>::infinity();
+  int64_t count = 0;
+  for (int64_t j = 0; j < keys; ++j) {
+    if (!visible[j]) continue;
+    top = std::max(top, s[j]);
+    ++count;
+  }
+  double sum = 0;
+  for (int64_t j = 0; j < keys; ++j) {
+    y[j] = visible[j] ? std::exp(s[j] - top) : 0.0;
+    sum += y[j];
+  }
+  // e_j: relative error of one exponential of a rounded difference; it enters through the numerator
+  // and, weighted, through the sum.
+  double spread = 0;
+  for (int64_t j = 0; j < keys; ++j) {
+    y[j] /= sum;
+    if (visible[j] && y[j] > 0) spread += y[j] * (top - s[j] + 5) * kUnitRoundoff;
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    bound[j] = 2 * kTiny;
+    if (visible[j] && y[j] > 0) {
+      const double own = (top - s[j] + 5) * kUnitRoundoff;
+      bound[j] += y[j] * (own + spread + Gamma(static_cast<double>(count)) + 2 * kUnitRoundoff);
+    }
+  }
+}
+
+void Rotary(int64_t position, int64_t pair, int64_t head_dim, double theta, double* cosine,
+            double* sine, double* bound) {
+  const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(head_dim);
+  const double angle = static_cast<double>(position) * std::pow(theta, exponent);
+  *cosine = std::cos(angle);
+  *sine = std::sin(angle);
+  *bound = 6 * kUnitRoundoff * std::fabs(angle) + 4 * kUnitRoundoff;
+}
+
+void Activation(std::string_view name, double x, double* y, double* bound) {
+  constexpr double u = kUnitRoundoff;
+  if (name == "silu") {
+    *y = x / (1 + std::exp(-x));
+    *bound = 8 * u * std::fabs(*y);
+    if (x < -87) *bound += std::fabs(*y);  // exp(-x) overflows in fp32 and the result is a zero
+  } else if (name == "gelu") {
+    *y = 0.5 * x * std::erfc(-x * M_SQRT1_2);
+    *bound = 8 * u * std::fabs(*y) + 4 * u * std::fabs(x);
+  } else if (name == "gelu_tanh") {
+    const double inner = std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
+    *y = 0.5 * x * (1 + std::tanh(inner));
+    *bound = 8 * u * std::fabs(*y) + 4 * u * std::fabs(x);
+  } else if (name == "relu") {
+    *y = x > 0 ? x : (x <= 0 ? 0.0 : x);
+    *bound = 0;
+  } else if (name == "quick_gelu") {
+    *y = x / (1 + std::exp(-1.702 * x));
+    *bound = (8 + 4 * std::fabs(x)) * u * std::fabs(*y);
+  } else if (name == "identity") {
+    *y = x;
+    *bound = 0;
+  } else {
+    CheckFailed(__FILE__, __LINE__, "name", "not an activation");
+  }
+}
+
+}  // namespace samebits::exact

@@ -1,0 +1,48 @@
+// `exact` arithmetic, the judge's: for every operation the exact value y of its uncertain stage in
+// fp64, and B, a bound on the error of any fp32 evaluation of that stage in any order of summation.
+// What follows the stage is a Tail. Tables and derivations: docs/numerics/bounds.md.
+// fp64 itself errs by at most K 2^-53 times the same sums, which the constants leave room for.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "samebits/tensor/tensor.h"
+
+namespace samebits::exact {
+
+// y[r, n] = sum_k x[r, k] w[n, k] and magnitude[r, n] = sum_k |x[r, k] w[n, k]| for n in the
+// half-open range. x: [rows, size] fp64. w: [outs, size] as stored, each value rounded to `dtype`
+// (cut off when `truncate`); transposed: w is read as [size, outs], y = x W.
+// y and magnitude have row stride `outs`.
+struct DotArgs {
+  const double* x;
+  TensorView w;
+  DType dtype;
+  bool transposed = false;
+  bool truncate = false;
+  int64_t rows, size, outs;
+  double* y;
+  double* magnitude;
+};
+void Dots(const DotArgs& args, int64_t out_begin, int64_t out_end);
+
+// B of a sum of n products and m further additions whose magnitudes sum to `magnitude`.
+double SumBound(int64_t n, double magnitude);
+
+// x / sqrt(mean(x^2) + eps) for one row; *bound is relative: B = *relative |y|.
+void RmsNormRow(const double* x, int64_t size, double eps, double* y, double* relative);
+
+// Softmax over the entries with visible[j] != 0; hidden ones get y = 0. bound per element.
+void SoftmaxRow(const double* s, const uint8_t* visible, int64_t keys, double* y, double* bound);
+
+// cos and sin of position * theta^(-2 i / head_dim); *bound for both: error of an fp32 angle and of
+// an fp32 cosine or sine.
+void Rotary(int64_t position, int64_t pair, int64_t head_dim, double theta, double* cosine,
+            double* sine, double* bound);
+
+// One activation: y and its bound. `name`: silu, gelu, gelu_tanh, relu, quick_gelu, identity.
+void Activation(std::string_view name, double x, double* y, double* bound);
+
+}  // namespace samebits::exact
