@@ -1,0 +1,66 @@
+# Thin targets over CMake presets (CMakePresets.json); `make help` lists them.
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+# Progress on a terminal, silence in a log.
+QUIET := $(if $(MAKE_TERMOUT),,-- --quiet)
+CONFIGURE := cmake --log-level=NOTICE --preset
+
+.DEFAULT_GOAL := build
+.PHONY: help build demo test install format tidy sanitize fuzz bench python-env python-test clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+build:  ## the program: build/release/samebits
+	@tools/install_dependencies.sh build
+	@$(CONFIGURE) release
+	@cmake --build --preset release -j $(JOBS) --target samebits $(QUIET)
+
+demo: build  ## a ported model is judged, twice, in under a minute
+	@tools/demo.sh build/release/samebits
+
+test:  ## builds everything and runs all tests that need no Python
+	@tools/install_dependencies.sh build
+	@$(CONFIGURE) release
+	@cmake --build --preset release -j $(JOBS) $(QUIET)
+	@ctest --preset release -j $(JOBS)
+
+install: build  ## into PREFIX (/usr/local); DESTDIR is respected
+	@cmake --install build/release --prefix $(PREFIX)
+
+format:  ## clang-format on all C++ files
+	@tools/install_dependencies.sh format
+	@git ls-files -z '*.h' '*.cc' | xargs -0 clang-format-14 -i
+
+tidy:  ## clang-tidy on all C++ files
+	@tools/install_dependencies.sh build tidy
+	@$(CONFIGURE) release
+	@tools/tidy.sh build/release $(JOBS)
+
+sanitize:  ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/install_dependencies.sh build
+	@$(CONFIGURE) dev
+	@cmake --build --preset dev -j $(JOBS) $(QUIET)
+	@ctest --preset dev -j $(JOBS)
+
+fuzz:  ## a short run of every libFuzzer target (SECONDS_EACH=20)
+	@tools/install_dependencies.sh build fuzz
+	@$(CONFIGURE) fuzz
+	@cmake --build --preset fuzz -j $(JOBS) $(QUIET)
+	@tools/fuzz.sh build/fuzz $(or $(SECONDS_EACH),20)
+
+bench:  ## builds the benchmarks: build/bench/bench
+	@tools/install_dependencies.sh build bench
+	@$(CONFIGURE) bench
+	@cmake --build --preset bench -j $(JOBS) $(QUIET)
+	@echo "the benchmarks are in build/bench/bench; docs/benchmarks.md says how they are run"
+
+python-env:  ## build/venv with torch, transformers and jax
+	@tools/install_dependencies.sh python
+	@tools/python_env.sh build/venv
+
+python-test: test python-env  ## tests of the Python package, of planted bugs, of real weights
+	@tools/python_test.sh build/venv
+
+clean:  ## removes build/ but for the Python environment and downloaded models
+	@rm -rf build/release build/dev build/fuzz build/bench build/demo build/ci
