@@ -1,5 +1,5 @@
-// The subcommands. Each Register function adds one to the program; its callback stores the exit code:
-// 0 same or done, 1 different, 2 could not tell. Errors are thrown and caught in main.
+// The subcommands. Each Register function adds one to the program; its callback stores the exit
+// code: 0 same or done, 1 different, 2 could not tell. Errors are thrown and caught in main.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -83,7 +83,7 @@ void RmsNormLowPrecision(const NormPrecision& precision, const double* x, int64_
   // The three means, the largest first: the larger the mean, the smaller the result.
   const double means[3] = {rn(mean * (1 + spread)), rn(mean), rn(mean * (1 - spread))};
   for (int64_t k = 0; k < size; ++k) {
-    double ends[3];
+    double ends[3] = {};
     for (int i = 0; i < 3; ++i) {
       const double slack = (i - 1) * kStep;
       switch (precision.finish) {

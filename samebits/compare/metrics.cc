@@ -1,0 +1,1 @@
+#include "samebits/compare/metrics.h"

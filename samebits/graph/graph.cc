@@ -1,0 +1,80 @@
+#include "samebits/graph/graph.h"
+
+#include <algorithm>
+
+#include "samebits/base/error.h"
+#include "samebits/graph/builders.h"
+
+namespace samebits {
+
+std::string_view OpKindName(OpKind kind) {
+  switch (kind) {
+    case OpKind::kEmbedding:
+      return "embedding";
+    case OpKind::kRotary:
+      return "rotary";
+    case OpKind::kRmsNorm:
+      return "rms_norm";
+    case OpKind::kLinear:
+      return "linear";
+    case OpKind::kRope:
+      return "rope";
+    case OpKind::kAttention:
+      return "attention";
+    case OpKind::kAdd:
+      return "add";
+    case OpKind::kActivation:
+      return "activation";
+    case OpKind::kMultiply:
+      return "multiply";
+  }
+  return "";
+}
+
+const Node* Graph::Producer(std::string_view tensor) const {
+  for (const Node& node : nodes) {
+    if (std::find(node.outputs.begin(), node.outputs.end(), tensor) != node.outputs.end()) {
+      return &node;
+    }
+  }
+  return nullptr;
+}
+
+std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::string_view output,
+                                 int64_t tokens) {
+  const ModelConfig& c = graph.config;
+  const Attributes& a = node.attributes;
+  switch (node.kind) {
+    case OpKind::kEmbedding:
+    case OpKind::kRmsNorm:
+    case OpKind::kAdd:
+      return {tokens, c.hidden_size};
+    case OpKind::kRotary:
+      return {tokens, a.head_dim};
+    case OpKind::kLinear:
+      return {tokens, a.out_features};
+    case OpKind::kRope:
+      return {tokens, a.heads, a.head_dim};
+    case OpKind::kAttention:
+      if (output == node.outputs[2]) return {tokens, a.heads * a.head_dim};
+      return {a.heads, tokens, tokens};
+    case OpKind::kActivation:
+    case OpKind::kMultiply:
+      return {tokens, c.intermediate_size};
+  }
+  return {};
+}
+
+Graph BuildGraph(const ModelConfig& config) {
+  if (!config.unsupported.empty()) {
+    std::string reasons;
+    for (const std::string& reason : config.unsupported) reasons += "\n  " + reason;
+    Fail(ErrorCode::kUnsupported, "config.json: this checkpoint can not be run:{}", reasons);
+  }
+  if (config.model_type == "qwen2") return BuildQwen2(config);
+  if (config.model_type == "llama") return BuildLlama(config);
+  Fail(ErrorCode::kUnsupported, "model_type '{}': supported are qwen2 and llama",
+       config.model_type);
+}
+
+}  // namespace samebits

@@ -1,0 +1,9 @@
+// Qwen2 and Qwen2.5: the pre-norm decoder with biases on q, k and v.
+#include "samebits/graph/builders.h"
+#include "samebits/graph/decoder.h"
+
+namespace samebits {
+
+Graph BuildQwen2(const ModelConfig& config) { return BuildPreNormDecoder(config, true); }
+
+}  // namespace samebits

@@ -1,0 +1,173 @@
+// AVX2 with FMA and F16C: the 16 lanes are two registers of eight.
+#include <immintrin.h>
+
+#include "samebits/kernels/tables.h"
+
+namespace samebits {
+namespace {
+
+struct V {
+  struct F {
+    __m256 a, b;  // lanes 0-7, 8-15
+  };
+  struct P {
+    __m256i a, b;
+  };
+  static constexpr int kRows = 2, kOuts = 2, kDecodeOuts = 4;
+
+  static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static F Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
+  static float First(F v) { return _mm256_cvtss_f32(v.a); }
+  static F Add(F u, F v) { return {_mm256_add_ps(u.a, v.a), _mm256_add_ps(u.b, v.b)}; }
+  static F Mul(F u, F v) { return {_mm256_mul_ps(u.a, v.a), _mm256_mul_ps(u.b, v.b)}; }
+  static F Div(F u, F v) { return {_mm256_div_ps(u.a, v.a), _mm256_div_ps(u.b, v.b)}; }
+  static F Fma(F u, F v, F w) {
+    return {_mm256_fmadd_ps(u.a, v.a, w.a), _mm256_fmadd_ps(u.b, v.b, w.b)};
+  }
+  static F MulAdd(F acc, F u, F v) { return Fma(u, v, acc); }
+  static F Negate(F v) {
+    const __m256 sign = _mm256_set1_ps(-0.0F);
+    return {_mm256_xor_ps(v.a, sign), _mm256_xor_ps(v.b, sign)};
+  }
+
+  static __m256i RoundToBF16(__m256 v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(bits, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256 nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+    const __m256i chosen = _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
+    return _mm256_srli_epi32(chosen, 16);
+  }
+  static __m256 Widen(__m128i half) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  }
+
+  template <DType dtype>
+  static F Load(const void* p) {
+    if constexpr (dtype == DType::kF32) {
+      const auto* f = static_cast<const float*>(p);
+      return {_mm256_loadu_ps(f), _mm256_loadu_ps(f + 8)};
+    } else {
+      const auto* h = static_cast<const __m128i*>(p);
+      const __m128i a = _mm_loadu_si128(h), b = _mm_loadu_si128(h + 1);
+      if constexpr (dtype == DType::kF16) return {_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)};
+      return {Widen(a), Widen(b)};
+    }
+  }
+  template <DType dtype>
+  static F Load(const void* p, int64_t n) {
+    if (n == 16) return Load<dtype>(p);
+    alignas(32) std::byte buffer[64] = {};
+    std::memcpy(buffer, p, static_cast<size_t>(n) * (dtype == DType::kF32 ? 4 : 2));
+    return Load<dtype>(buffer);
+  }
+
+  static __m128i ToF16(__m256 v) {
+    return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  template <DType dtype>
+  static void Store(void* p, F v) {
+    if constexpr (dtype == DType::kF32) {
+      _mm256_storeu_ps(static_cast<float*>(p), v.a);
+      _mm256_storeu_ps(static_cast<float*>(p) + 8, v.b);
+    } else if constexpr (dtype == DType::kF16) {
+      _mm_storeu_si128(static_cast<__m128i*>(p), ToF16(v.a));
+      _mm_storeu_si128(static_cast<__m128i*>(p) + 1, ToF16(v.b));
+    } else {
+      const __m256i packed = _mm256_packus_epi32(RoundToBF16(v.a), RoundToBF16(v.b));
+      _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+    }
+  }
+  template <DType dtype>
+  static void Store(void* p, F v, int64_t n) {
+    if (n == 16) return Store<dtype>(p, v);
+    alignas(32) std::byte buffer[64];
+    Store<dtype>(buffer, v);
+    std::memcpy(p, buffer, static_cast<size_t>(n) * (dtype == DType::kF32 ? 4 : 2));
+  }
+
+  template <DType dtype>
+  static F Round(F v) {
+    if constexpr (dtype == DType::kF32) return v;
+    if constexpr (dtype == DType::kF16) {
+      return {_mm256_cvtph_ps(ToF16(v.a)), _mm256_cvtph_ps(ToF16(v.b))};
+    }
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(RoundToBF16(v.a), 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(RoundToBF16(v.b), 16))};
+  }
+
+  // The tree of canonical.h: 16 lanes, distance 8, 4, 2, 1.
+  static float Reduce(F v) {
+    const __m256 a = _mm256_add_ps(v.a, v.b);
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+  }
+
+  // samebits::Exp, operation for operation.
+  static __m256 ExpHalf(__m256 x) {
+    using C = ExpConstants;
+    const auto set = [](float v) { return _mm256_set1_ps(v); };
+    __m256 c = _mm256_blendv_ps(x, set(C::kLow), _mm256_cmp_ps(x, set(C::kLow), _CMP_LT_OQ));
+    c = _mm256_blendv_ps(c, set(C::kHigh), _mm256_cmp_ps(c, set(C::kHigh), _CMP_GT_OQ));
+    const __m256 shifted = _mm256_fmadd_ps(c, set(C::kLog2E), set(C::kMagic));
+    const __m256 n = _mm256_sub_ps(shifted, set(C::kMagic));
+    __m256 r = _mm256_fmadd_ps(n, set(-C::kLn2High), c);
+    r = _mm256_fmadd_ps(n, set(-C::kLn2Low), r);
+    __m256 p = set(C::kP[0]);
+    for (int i = 1; i < 6; ++i) p = _mm256_fmadd_ps(p, r, set(C::kP[i]));
+    const __m256 e = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r), set(1.0F));
+    const __m256i k =
+        _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_castps_si256(set(C::kMagic)));
+    const __m256i half = _mm256_srai_epi32(k, 1), bias = _mm256_set1_epi32(127);
+    const __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    const __m256 b = _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(k, half), bias), 23));
+    return _mm256_mul_ps(_mm256_mul_ps(e, a), b);
+  }
+  static F Exp(F x) { return {ExpHalf(x.a), ExpHalf(x.b)}; }
+
+  // Pairs of bf16 as 16 words of 32 bits, the even element in the low half.
+  static P LoadPairs(const uint16_t* p) {
+    const auto* v = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+  }
+  static P LoadPairs(const uint16_t* p, int64_t n) {
+    alignas(32) uint16_t buffer[32] = {};
+    std::memcpy(buffer, p, static_cast<size_t>(n) * 2);
+    return LoadPairs(buffer);
+  }
+  static P BroadcastPair(float even, float odd) {  // both are bf16 values
+    const __m256i bits = _mm256_set1_epi32(static_cast<int32_t>(
+        (std::bit_cast<uint32_t>(even) >> 16) | (std::bit_cast<uint32_t>(odd) & 0xffff0000U)));
+    return {bits, bits};
+  }
+  static P InterleavePairs(const uint16_t* even, const uint16_t* odd, int64_t n) {
+    const F low = Load<DType::kBF16>(even, n);
+    const F high = odd == nullptr ? Zero() : Load<DType::kBF16>(odd, n);
+    const auto join = [](__m256 l, __m256 h) {
+      return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(l), 16), _mm256_castps_si256(h));
+    };
+    return {join(low.a, high.a), join(low.b, high.b)};
+  }
+  static __m256 PairStep(__m256 acc, __m256i x, __m256i w) {
+    const __m256i mask = _mm256_set1_epi32(INT32_C(-65536));
+    const auto odd = [mask](__m256i v) { return _mm256_castsi256_ps(_mm256_and_si256(v, mask)); };
+    const auto even = [](__m256i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); };
+    return _mm256_fmadd_ps(even(x), even(w), _mm256_fmadd_ps(odd(x), odd(w), acc));
+  }
+  static F MulAdd(F acc, P x, P w) {
+    return {PairStep(acc.a, x.a, w.a), PairStep(acc.b, x.b, w.b)};
+  }
+};
+
+#include "samebits/kernels/vector_kernels.h"
+
+}  // namespace
+
+const Kernels kAvx2Kernels = {
+    Isa::kAvx2, &Linear, &RmsNorm, &canonical::Rotary, &Rope, &Attention, &Add, &Multiply, &Silu};
+
+}  // namespace samebits

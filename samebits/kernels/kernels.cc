@@ -1,0 +1,85 @@
+#include "samebits/kernels/kernels.h"
+
+#include "samebits/base/error.h"
+#include "samebits/kernels/tables.h"
+#include "samebits/numerics/canonical.h"
+
+namespace samebits {
+namespace {
+
+const Kernels kPortableKernels = {Isa::kPortable,     &canonical::Linear,   &canonical::RmsNorm,
+                                  &canonical::Rotary, &canonical::Rope,     &canonical::Attention,
+                                  &canonical::Add,    &canonical::Multiply, &canonical::Silu};
+
+constexpr Isa kIsas[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
+
+}  // namespace
+
+std::string_view IsaName(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
+  }
+  return "";
+}
+
+std::optional<Isa> IsaFromName(std::string_view name) {
+  if (name == "native") return BestIsa();
+  for (Isa isa : kIsas) {
+    if (IsaName(isa) == name) return isa;
+  }
+  return std::nullopt;
+}
+
+bool IsaSupported(Isa isa) {
+  // The compiler's run time asks the operating system, too, whether it saves the registers.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  switch (isa) {
+    case Isa::kPortable:
+      return true;
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kAvx512:
+      return avx512;
+    case Isa::kAvx512Bf16:
+      return avx512 && __builtin_cpu_supports("avx512bf16");
+  }
+  return false;
+}
+
+Isa BestIsa() {
+  for (Isa isa : kIsas) {
+    if (IsaSupported(isa)) return isa;
+  }
+  return Isa::kPortable;
+}
+
+const Kernels& SelectKernels(Isa isa) {
+  if (!IsaSupported(isa)) {
+    Fail(ErrorCode::kUnsupported, "--cpu {}: this CPU does not have it; the best it has is {}",
+         IsaName(isa), IsaName(BestIsa()));
+  }
+  switch (isa) {
+    case Isa::kPortable:
+      return kPortableKernels;
+    case Isa::kAvx2:
+      return kAvx2Kernels;
+    case Isa::kAvx512:
+      return kAvx512Kernels;
+    case Isa::kAvx512Bf16:
+      return kAvx512Bf16Kernels;
+  }
+  CheckFailed(__FILE__, __LINE__, "isa", "not an Isa");
+}
+
+}  // namespace samebits

@@ -1,0 +1,112 @@
+// 16 fp32 lanes in one AVX-512 register. Included inside an unnamed namespace by avx512.cc and
+// avx512bf16.cc, which differ in what a step over pairs of bf16 is.
+
+struct LanesAvx512 {
+  using F = __m512;
+  static constexpr int kRows = 4, kOuts = 6, kDecodeOuts = 8;
+
+  static F Zero() { return _mm512_setzero_ps(); }
+  static F Set(float v) { return _mm512_set1_ps(v); }
+  static float First(F v) { return _mm512_cvtss_f32(v); }
+  static F Add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F MulAdd(F acc, F a, F b) { return _mm512_fmadd_ps(a, b, acc); }
+  static F Negate(F v) {
+    return _mm512_castsi512_ps(
+        _mm512_xor_si512(_mm512_castps_si512(v), _mm512_set1_epi32(INT32_MIN)));
+  }
+  static __mmask16 Mask(int64_t n) { return static_cast<__mmask16>((1U << n) - 1U); }
+
+  static __m512i RoundToBF16(F v) {
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded =
+        _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    return _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16);
+  }
+
+  template <DType dtype>
+  static F Load(const void* p, int64_t n = 16) {
+    const __mmask16 mask = Mask(n);
+    if constexpr (dtype == DType::kF32) {
+      return _mm512_maskz_loadu_ps(mask, p);
+    } else {
+      const __m256i half = _mm256_maskz_loadu_epi16(mask, p);
+      if constexpr (dtype == DType::kF16) return _mm512_cvtph_ps(half);
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    }
+  }
+
+  template <DType dtype>
+  static void Store(void* p, F v, int64_t n = 16) {
+    const __mmask16 mask = Mask(n);
+    if constexpr (dtype == DType::kF32) {
+      _mm512_mask_storeu_ps(p, mask, v);
+    } else if constexpr (dtype == DType::kF16) {
+      _mm256_mask_storeu_epi16(p, mask,
+                               _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    } else {
+      _mm256_mask_storeu_epi16(p, mask, _mm512_cvtepi32_epi16(RoundToBF16(v)));
+    }
+  }
+
+  template <DType dtype>
+  static F Round(F v) {
+    if constexpr (dtype == DType::kF32) return v;
+    if constexpr (dtype == DType::kF16) {
+      return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    return _mm512_castsi512_ps(_mm512_slli_epi32(RoundToBF16(v), 16));
+  }
+
+  // The tree of canonical.h: 16 lanes, distance 8, 4, 2, 1.
+  static float Reduce(F v) {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+  }
+
+  // samebits::Exp, operation for operation.
+  static F Exp(F x) {
+    using C = ExpConstants;
+    F c = _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, Set(C::kLow), _CMP_LT_OQ), Set(C::kLow));
+    c = _mm512_mask_mov_ps(c, _mm512_cmp_ps_mask(c, Set(C::kHigh), _CMP_GT_OQ), Set(C::kHigh));
+    const F shifted = Fma(c, Set(C::kLog2E), Set(C::kMagic));
+    const F n = _mm512_sub_ps(shifted, Set(C::kMagic));
+    F r = Fma(n, Set(-C::kLn2High), c);
+    r = Fma(n, Set(-C::kLn2Low), r);
+    F p = Set(C::kP[0]);
+    for (int i = 1; i < 6; ++i) p = Fma(p, r, Set(C::kP[i]));
+    const F e = Add(Fma(Mul(r, r), p, r), Set(1.0F));
+    const __m512i k =
+        _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(Set(C::kMagic)));
+    const __m512i half = _mm512_srai_epi32(k, 1);
+    const __m512i bias = _mm512_set1_epi32(127);
+    const F a = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
+    const F b = _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(k, half), bias), 23));
+    return Mul(Mul(e, a), b);
+  }
+
+  // Pairs of bf16 as 16 words of 32 bits, the even element in the low half.
+  static __m512i PairBits(const uint16_t* p) { return _mm512_loadu_si512(p); }
+  static __m512i PairBits(const uint16_t* p, int64_t n) {
+    return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p);
+  }
+  static __m512i BroadcastPairBits(float even, float odd) {  // both are bf16 values
+    return _mm512_set1_epi32(static_cast<int32_t>((std::bit_cast<uint32_t>(even) >> 16) |
+                                                  (std::bit_cast<uint32_t>(odd) & 0xffff0000U)));
+  }
+  static __m512i InterleaveBits(const uint16_t* even, const uint16_t* odd, int64_t n) {
+    const __mmask16 mask = Mask(n);
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, even));
+    if (odd == nullptr) return low;
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, odd));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+  }
+};

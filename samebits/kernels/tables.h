@@ -1,0 +1,27 @@
+// What vector_kernels.h needs from outside, and the tables of the instruction sets, each defined in
+// the source file that is built for it.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "samebits/base/error.h"
+#include "samebits/kernels/kernels.h"
+#include "samebits/numerics/canonical.h"
+#include "samebits/numerics/flush.h"
+#include "samebits/numerics/math.h"
+
+namespace samebits {
+
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
+
+}  // namespace samebits

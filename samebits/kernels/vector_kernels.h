@@ -1,0 +1,421 @@
+// The kernels of canonical arithmetic, written once over 16 fp32 lanes. Each instruction set's
+// source file defines `V` (the lanes) in an unnamed namespace and then includes this file, so that
+// no code built for one instruction set can be linked into another.
+//
+// V gives: F (16 floats), P (16 pairs of bf16), Zero, Set, Load<dtype>(p, n), Store<dtype>(p, F, n)
+// (n of 16 elements, the others 0), LoadPairs(p, n) (n of 32 bf16), LoadPairs(p), Load<dtype>(p),
+// Add, Mul, Div, Fma, Max, DotPairs(acc, x, w) (odd, then even), Reduce, Exp, BroadcastPair,
+// InterleavePairs, kRows x kOuts (register block). No include guard: it is meant to be included
+// once a source file, behind V.
+
+
+template <DType dtype>
+using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
+
+// Scratch of this thread, grown and kept, aligned to 64 bytes.
+struct Buffer {
+  std::byte* data = nullptr;
+  size_t size = 0;
+  ~Buffer() { std::free(data); }
+};
+
+template <int slot>
+std::byte* Scratch(size_t bytes) {
+  thread_local Buffer buffer;
+  if (buffer.size < bytes) {
+    std::free(buffer.data);
+    buffer.size = (bytes + 4095) / 4096 * 4096;
+    buffer.data = static_cast<std::byte*>(std::aligned_alloc(64, buffer.size));
+    SAMEBITS_CHECK(buffer.data != nullptr, "out of memory");
+  }
+  return buffer.data;
+}
+
+// Calls fn.template operator()<dtype>() for a run-time dtype.
+template <typename Fn>
+void WithDType(DType dtype, Fn&& fn) {
+  switch (dtype) {
+    case DType::kBF16:
+      return fn.template operator()<DType::kBF16>();
+    case DType::kF16:
+      return fn.template operator()<DType::kF16>();
+    default:
+      return fn.template operator()<DType::kF32>();
+  }
+}
+
+template <DType from, DType to>
+void Convert(const void* source, void* target, int64_t n) {
+  const auto* s = static_cast<const Element<from>*>(source);
+  auto* t = static_cast<Element<to>*>(target);
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t count = std::min<int64_t>(16, n - i);
+    V::template Store<to>(t + i, V::template Load<from>(s + i, count), count);
+  }
+}
+
+// ---------------------------------------------------------------------------------------- linear
+
+// rows x outs dot products, every one in the order of canonical.h; x rows `size` apart, w likewise.
+template <DType dtype, int rows, int outs>
+inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
+                                                    const Element<dtype>* w, int64_t size,
+                                                    float (&sums)[rows][outs]) {
+  typename V::F acc[rows][outs];
+  for (int r = 0; r < rows; ++r) {
+    for (int o = 0; o < outs; ++o) acc[r][o] = V::Zero();
+  }
+  constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
+  const int64_t whole = size / kStep * kStep;
+  const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
+    if constexpr (rows >= outs) {
+      decltype(load(x)) xs[rows];
+      for (int r = 0; r < rows; ++r) xs[r] = load(x + r * size + k);
+      for (int o = 0; o < outs; ++o) {
+        const auto ws = load(w + o * size + k);
+        for (int r = 0; r < rows; ++r) acc[r][o] = V::MulAdd(acc[r][o], xs[r], ws);
+      }
+    } else {
+      decltype(load(x)) ws[outs];
+      for (int o = 0; o < outs; ++o) ws[o] = load(w + o * size + k);
+      for (int r = 0; r < rows; ++r) {
+        const auto xs = load(x + r * size + k);
+        for (int o = 0; o < outs; ++o) acc[r][o] = V::MulAdd(acc[r][o], xs, ws[o]);
+      }
+    }
+  };
+  for (int64_t k = 0; k < whole; k += kStep) {
+    if constexpr (rows == 1) {
+      for (int o = 0; o < outs; ++o) {
+        __builtin_prefetch(reinterpret_cast<const std::byte*>(w + o * size + k) + 1024);
+      }
+    }
+    step(
+        k, [](const Element<dtype>* p) __attribute__((always_inline)) {
+          if constexpr (dtype == DType::kBF16) {
+            return V::LoadPairs(p);
+          } else {
+            return V::template Load<dtype>(p);
+          }
+        });
+  }
+  if (whole < size) {
+    const int64_t rest = size - whole;
+    step(
+        whole, [rest](const Element<dtype>* p) __attribute__((always_inline)) {
+          if constexpr (dtype == DType::kBF16) {
+            return V::LoadPairs(p, rest);
+          } else {
+            return V::template Load<dtype>(p, rest);
+          }
+        });
+  }
+  for (int r = 0; r < rows; ++r) {
+    for (int o = 0; o < outs; ++o) sums[r][o] = V::Reduce(acc[r][o]);
+  }
+}
+
+template <DType dtype>
+float BiasAt(const LinearArgs& a, int64_t n) {
+  Element<dtype> rounded;
+  WithDType(a.weight_dtype, [&]<DType from>() {
+    Convert<from, dtype>(static_cast<const Element<from>*>(a.bias) + n, &rounded, 1);
+  });
+  return V::First(V::template Load<dtype>(&rounded, 1));
+}
+
+template <DType dtype, int rows, int outs>
+void LinearBlock(const LinearArgs& a, const Element<dtype>* w, int64_t row, int64_t out) {
+  float sums[rows][outs];
+  DotBlock<dtype, rows, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
+                              a.in_features, sums);
+  auto* y = static_cast<Element<dtype>*>(a.y);
+  for (int o = 0; o < outs; ++o) {
+    const float bias = a.bias == nullptr ? 0.0F : BiasAt<dtype>(a, out + o);
+    for (int r = 0; r < rows; ++r) {
+      const float sum = a.bias == nullptr ? sums[r][o] : sums[r][o] + bias;
+      V::template Store<dtype>(y + (row + r) * a.out_features + out + o, V::Set(sum), 1);
+    }
+  }
+}
+
+// All rows of [row_begin, row_end) against `outs` weight rows at w.
+template <DType dtype, int outs>
+void LinearPanel(const LinearArgs& a, const Element<dtype>* w, int64_t row_begin, int64_t row_end,
+                 int64_t out) {
+  int64_t row = row_begin;
+  for (; row + V::kRows <= row_end; row += V::kRows) {
+    LinearBlock<dtype, V::kRows, outs>(a, w, row, out);
+  }
+  for (; row < row_end; ++row) LinearBlock<dtype, 1, outs>(a, w, row, out);
+}
+
+template <DType dtype>
+__attribute__((noinline)) void LinearBody(const LinearArgs& a, int64_t row_begin, int64_t row_end,
+                                          int64_t out_begin, int64_t out_end) {
+  // Rows of x that stay in the second-level cache while the weights pass by.
+  const int64_t row_bytes = a.in_features * static_cast<int64_t>(sizeof(Element<dtype>));
+  const int64_t block =
+      std::max<int64_t>(V::kRows, std::min<int64_t>(row_end - row_begin, (384 << 10) / row_bytes) /
+                                      V::kRows * V::kRows);
+  // With one row there is nothing to keep in registers but sums: more weight rows at once.
+  constexpr int kDecodeOuts = V::kDecodeOuts;
+  for (int64_t first = row_begin; first < row_end; first += block) {
+    const int64_t last = std::min(row_end, first + block);
+    const int step = last - first >= V::kRows ? V::kOuts : kDecodeOuts;
+    int64_t out = out_begin;
+    while (out < out_end) {
+      const int64_t outs = out + step <= out_end ? step : 1;
+      const Element<dtype>* w = nullptr;
+      if (a.weight_dtype == dtype) {
+        w = static_cast<const Element<dtype>*>(a.w) + out * a.in_features;
+      } else {
+        auto* panel =
+            reinterpret_cast<Element<dtype>*>(Scratch<0>(static_cast<size_t>(outs * row_bytes)));
+        WithDType(a.weight_dtype, [&]<DType from>() {
+          Convert<from, dtype>(static_cast<const Element<from>*>(a.w) + out * a.in_features, panel,
+                               outs * a.in_features);
+        });
+        w = panel;
+      }
+      if (outs == 1) {
+        LinearPanel<dtype, 1>(a, w, first, last, out);
+      } else if (step == V::kOuts) {
+        LinearPanel<dtype, V::kOuts>(a, w, first, last, out);
+      } else {
+        for (int64_t row = first; row < last; ++row) {
+          LinearBlock<dtype, 1, kDecodeOuts>(a, w, row, out);
+        }
+      }
+      out += outs;
+    }
+  }
+}
+
+void Linear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+            int64_t out_end) {
+  const FlushDenormals flush(a.dtype == DType::kBF16);
+  WithDType(a.dtype,
+            [&]<DType dtype>() { LinearBody<dtype>(a, row_begin, row_end, out_begin, out_end); });
+}
+
+// -------------------------------------------------------------------------------------- the norm
+
+template <DType dtype, DType weight_dtype>
+void RmsNormRow(const RmsNormArgs& a, int64_t t) {
+  const auto* x = static_cast<const Element<dtype>*>(a.x) + t * a.size;
+  const auto* w = static_cast<const Element<weight_dtype>*>(a.w);
+  auto* y = static_cast<Element<dtype>*>(a.y) + t * a.size;
+  typename V::F acc = V::Zero();
+  for (int64_t k = 0; k < a.size; k += 16) {
+    const typename V::F v = V::template Load<dtype>(x + k, std::min<int64_t>(16, a.size - k));
+    acc = V::Fma(v, v, acc);
+  }
+  const float mean = V::Reduce(acc) / static_cast<float>(a.size);
+  const typename V::F r = V::Set(1.0F / std::sqrt(mean + a.eps));
+  for (int64_t k = 0; k < a.size; k += 16) {
+    const int64_t n = std::min<int64_t>(16, a.size - k);
+    const typename V::F h = V::template Round<dtype>(V::Mul(V::template Load<dtype>(x + k, n), r));
+    typename V::F weight = V::template Load<weight_dtype>(w + k, n);
+    if constexpr (weight_dtype != dtype) weight = V::template Round<dtype>(weight);
+    V::template Store<dtype>(y + k, V::Mul(weight, h), n);
+  }
+}
+
+void RmsNorm(const RmsNormArgs& a, int64_t row_begin, int64_t row_end) {
+  WithDType(a.dtype, [&]<DType dtype>() {
+    WithDType(a.weight_dtype, [&]<DType weight_dtype>() {
+      for (int64_t t = row_begin; t < row_end; ++t) RmsNormRow<dtype, weight_dtype>(a, t);
+    });
+  });
+}
+
+// ------------------------------------------------------------------------------------------ rope
+
+template <DType dtype>
+void RopeRows(const RopeArgs& a, int64_t row_begin, int64_t row_end) {
+  const int64_t d = a.head_dim, half = d / 2;
+  for (int64_t row = row_begin * a.heads; row < row_end * a.heads; ++row) {
+    const auto* x = static_cast<const Element<dtype>*>(a.x) + row * d;
+    const auto* c = static_cast<const Element<dtype>*>(a.cos) + row / a.heads * d;
+    const auto* s = static_cast<const Element<dtype>*>(a.sin) + row / a.heads * d;
+    auto* y = static_cast<Element<dtype>*>(a.y) + row * d;
+    for (int64_t i = 0; i < half; i += 16) {
+      const int64_t n = std::min<int64_t>(16, half - i);
+      const auto load = [n](const Element<dtype>* p) { return V::template Load<dtype>(p, n); };
+      const auto product = [](typename V::F u, typename V::F v) {
+        return V::template Round<dtype>(V::Mul(u, v));
+      };
+      const typename V::F x1 = load(x + i), x2 = load(x + half + i);
+      const typename V::F y1 =
+          V::Add(product(x1, load(c + i)), product(V::Negate(x2), load(s + i)));
+      const typename V::F y2 =
+          V::Add(product(x2, load(c + half + i)), product(x1, load(s + half + i)));
+      V::template Store<dtype>(y + i, y1, n);
+      V::template Store<dtype>(y + half + i, y2, n);
+    }
+  }
+}
+
+void Rope(const RopeArgs& a, int64_t row_begin, int64_t row_end) {
+  WithDType(a.dtype, [&]<DType dtype>() { RopeRows<dtype>(a, row_begin, row_end); });
+}
+
+// ------------------------------------------------------------------------------------- attention
+
+template <DType dtype>
+float RoundOne(float value) {
+  return V::First(V::template Round<dtype>(V::Set(value)));
+}
+
+// scores[j] for the visible keys, scaled and rounded.
+template <DType dtype>
+void ScoreKeys(const AttentionArgs& a, const Element<dtype>* q, const Element<dtype>* k,
+               int64_t visible, float* scores) {
+  constexpr int kKeys = 4;
+  const int64_t d = a.head_dim;
+  const auto store = [&](int64_t j, float dot) {
+    scores[j] = RoundOne<dtype>(RoundOne<dtype>(dot) * a.scale);
+  };
+  int64_t j = 0;
+  if (a.kv_row_stride == d) {  // the keys of a head lie one after the other
+    for (; j + kKeys <= visible; j += kKeys) {
+      float sums[1][kKeys];
+      DotBlock<dtype, 1, kKeys>(q, k + j * d, d, sums);
+      for (int i = 0; i < kKeys; ++i) store(j + i, sums[0][i]);
+    }
+  }
+  for (; j < visible; ++j) {
+    float sum[1][1];
+    DotBlock<dtype, 1, 1>(q, k + j * a.kv_row_stride, d, sum);
+    store(j, sum[0][0]);
+  }
+}
+
+// p[j] = round(softmax); p has room for a multiple of 16.
+template <DType dtype>
+void SoftmaxKeys(const float* scores, int64_t visible, float* p) {
+  float top = -std::numeric_limits<float>::infinity();
+  for (int64_t j = 0; j < visible; ++j) top = scores[j] > top ? scores[j] : top;
+  const typename V::F shift = V::Set(-top);
+  typename V::F sums = V::Zero();
+  for (int64_t j = 0; j < visible; j += 16) {
+    const int64_t n = std::min<int64_t>(16, visible - j);
+    const typename V::F e = V::Exp(V::Add(V::template Load<DType::kF32>(scores + j, n), shift));
+    V::template Store<DType::kF32>(p + j, e, n);
+    sums = V::Add(sums, V::template Load<DType::kF32>(p + j, n));
+  }
+  const typename V::F inverse = V::Set(1.0F / V::Reduce(sums));
+  for (int64_t j = 0; j < visible; j += 16) {
+    const int64_t n = std::min<int64_t>(16, visible - j);
+    const typename V::F v = V::Mul(V::template Load<DType::kF32>(p + j, n), inverse);
+    V::template Store<DType::kF32>(p + j, V::template Round<dtype>(v), n);
+  }
+}
+
+// `chunks` times 16 columns of the context, from column i on; the last chunk has `last` columns.
+template <DType dtype, int chunks>
+inline __attribute__((always_inline)) void ContextColumns(const AttentionArgs& a, const float* p,
+                                                          const Element<dtype>* v, int64_t visible,
+                                                          int64_t last, Element<dtype>* out) {
+  typename V::F acc[chunks];
+  for (int c = 0; c < chunks; ++c) acc[c] = V::Zero();
+  const auto width = [last](int c) { return c + 1 == chunks ? last : int64_t{16}; };
+  const int64_t stride = a.kv_row_stride;
+  if constexpr (dtype == DType::kBF16) {
+    int64_t j = 0;
+    for (; j + 2 <= visible; j += 2) {
+      const auto pair = V::BroadcastPair(p[j], p[j + 1]);
+      for (int c = 0; c < chunks; ++c) {
+        const auto values =
+            V::InterleavePairs(v + j * stride + c * 16, v + (j + 1) * stride + c * 16, width(c));
+        acc[c] = V::MulAdd(acc[c], pair, values);
+      }
+    }
+    if (j < visible) {  // the missing odd key counts as +0
+      const auto pair = V::BroadcastPair(p[j], 0.0F);
+      for (int c = 0; c < chunks; ++c) {
+        const auto values = V::InterleavePairs(v + j * stride + c * 16, nullptr, width(c));
+        acc[c] = V::MulAdd(acc[c], pair, values);
+      }
+    }
+  } else {
+    for (int64_t j = 0; j < visible; ++j) {
+      const typename V::F weight = V::Set(p[j]);
+      for (int c = 0; c < chunks; ++c) {
+        const typename V::F values = V::template Load<dtype>(v + j * stride + c * 16, width(c));
+        acc[c] = V::Fma(weight, values, acc[c]);
+      }
+    }
+  }
+  for (int c = 0; c < chunks; ++c) V::template Store<dtype>(out + c * 16, acc[c], width(c));
+}
+
+template <DType dtype>
+__attribute__((noinline)) void AttentionRow(const AttentionArgs& a, int64_t head, int64_t row) {
+  using E = Element<dtype>;
+  const int64_t d = a.head_dim, visible = a.first_key_count + row;
+  const int64_t keys = a.first_key_count + a.rows - 1;
+  const int64_t kv = head / (a.heads / a.kv_heads) * a.kv_head_stride;
+  const size_t padded = static_cast<size_t>(visible + 15) / 16 * 16 * sizeof(float);
+  auto* scores = reinterpret_cast<float*>(Scratch<1>(padded));
+  auto* p = reinterpret_cast<float*>(Scratch<2>(padded));
+  ScoreKeys<dtype>(a, static_cast<const E*>(a.q) + (row * a.heads + head) * d,
+                   static_cast<const E*>(a.k) + kv, visible, scores);
+  SoftmaxKeys<dtype>(scores, visible, p);
+  E* out = static_cast<E*>(a.context) + (row * a.heads + head) * d;
+  const E* v = static_cast<const E*>(a.v) + kv;
+  int64_t i = 0;
+  for (; i + 64 <= d; i += 64) ContextColumns<dtype, 4>(a, p, v + i, visible, 16, out + i);
+  for (; i < d; i += 16) {
+    ContextColumns<dtype, 1>(a, p, v + i, visible, std::min<int64_t>(16, d - i), out + i);
+  }
+  const auto record = [&](void* target, const float* values) {
+    if (target == nullptr) return;
+    E* to = static_cast<E*>(target) + (head * a.rows + row) * keys;
+    Convert<DType::kF32, dtype>(values, to, visible);
+    std::memset(to + visible, 0, static_cast<size_t>(keys - visible) * sizeof(E));
+  };
+  record(a.scores, scores);
+  record(a.probs, p);
+}
+
+void Attention(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
+               int64_t row_end) {
+  const FlushDenormals flush(a.dtype == DType::kBF16);
+  WithDType(a.dtype, [&]<DType dtype>() {
+    for (int64_t head = head_begin; head < head_end; ++head) {
+      for (int64_t row = row_begin; row < row_end; ++row) AttentionRow<dtype>(a, head, row);
+    }
+  });
+}
+
+// ----------------------------------------------------------------------------------- elementwise
+
+template <typename Fn>
+void Elementwise(DType dtype, const void* a, const void* b, void* y, int64_t n, Fn&& fn) {
+  WithDType(dtype, [&]<DType type>() {
+    using E = Element<type>;
+    for (int64_t i = 0; i < n; i += 16) {
+      const int64_t count = std::min<int64_t>(16, n - i);
+      const typename V::F u = V::template Load<type>(static_cast<const E*>(a) + i, count);
+      const typename V::F v = V::template Load<type>(static_cast<const E*>(b) + i, count);
+      V::template Store<type>(static_cast<E*>(y) + i, fn(u, v), count);
+    }
+  });
+}
+
+void Add(DType dtype, const void* a, const void* b, void* y, int64_t n) {
+  Elementwise(dtype, a, b, y, n, [](typename V::F u, typename V::F v) { return V::Add(u, v); });
+}
+
+void Multiply(DType dtype, const void* a, const void* b, void* y, int64_t n) {
+  Elementwise(dtype, a, b, y, n, [](typename V::F u, typename V::F v) { return V::Mul(u, v); });
+}
+
+void Silu(DType dtype, const void* x, void* y, int64_t n) {
+  const typename V::F one = V::Set(1.0F);
+  Elementwise(dtype, x, x, y, n, [one](typename V::F u, typename V::F) {
+    return V::Div(u, V::Add(one, V::Exp(V::Negate(u))));
+  });
+}
