@@ -1,0 +1,115 @@
+"""The planted cases: shape x dtype x (bug or rounding chains), and how their traces are recorded.
+
+    python tests/planted/cases.py OUT [PREFIX ...]
+
+writes checkpoints to OUT/ckpt and every trace to OUT/traces/SHAPE-DTYPE-NAME.safetensors; with
+prefixes only those whose file name starts with one of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in ("python", "examples/jax_port", "tests/planted"):
+    if str(ROOT / folder) not in sys.path:
+        sys.path.insert(0, str(ROOT / folder))
+
+import port  # noqa: E402
+from faults import BOTH, BUGS, CHAINS, Plan  # noqa: E402
+from make_checkpoints import SHAPES, prompt, write_checkpoint  # noqa: E402
+
+TOKENS = 32
+# Below one step of bfloat16 the statistics need more values.
+TOKENS_EPS_BF16 = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: str
+    dtype: str
+    bug: str = ""  # NAME:VARIANT
+    chains: str = ""
+    layers: str = "all"
+    tokens: int = TOKENS
+
+    @property
+    def name(self) -> str:
+        parts = [self.bug.removesuffix(":default")] if self.bug else []
+        parts += ["chain", *self.chains.split(",")] if self.chains else []
+        parts += [] if self.layers == "all" else ["layers", *self.layers.split(",")]
+        what = "-".join(parts).replace(":", "_") or "healthy"
+        return f"{self.shape}-{self.dtype}-{what}"
+
+    @property
+    def cause(self) -> str | None:
+        return self.bug.partition(":")[0] or None
+
+    @property
+    def first_node(self) -> str | None:
+        if not self.bug:
+            return None
+        bug, _, variant = self.bug.partition(":")
+        layer = 0 if self.layers == "all" else min(int(n) for n in self.layers.split(","))
+        cast = SHAPES[self.shape].dtype == "float32" and self.dtype != "float32"
+        return BUGS[bug].first_node(variant, layer, cast)
+
+    def record(self, checkpoints: Path, traces: Path) -> Path:
+        out = traces / f"{self.name}.safetensors"
+        plan = Plan.parse(self.bug, self.chains, self.layers)
+        port.run(checkpoints / self.shape, prompt(self.shape, self.tokens), self.dtype, plan, out)
+        return out
+
+
+def bug_cases(shape: str, dtype: str) -> list[Case]:
+    cases = []
+    for name, bug in BUGS.items():
+        if dtype not in bug.dtypes or (bug.needs_bias and SHAPES[shape].model_type == "llama"):
+            continue
+        eps = name == "norm-eps" and dtype == "bfloat16"
+        tokens = TOKENS_EPS_BF16 if eps else TOKENS
+        cases += [Case(shape, dtype, f"{name}:{v}", tokens=tokens) for v in bug.variants]
+    return cases
+
+
+def layer_cases(shape: str, dtype: str) -> list[Case]:
+    """Bugs in some layers only."""
+    names = ("weight-not-transposed", "gqa-head-order", "mask-missing", "activation", "norm-eps")
+    return [
+        Case(shape, dtype, f"{name}:{BUGS[name].default}", layers="1,2", tokens=TOKENS_EPS_BF16)
+        for name in names
+    ]
+
+
+def chain_cases(shape: str, dtype: str, every_subset: bool = False) -> list[Case]:
+    """No chain, each alone, all, all but one; or each of the 64 subsets."""
+    names = list(CHAINS)
+    sizes = range(len(names) + 1) if every_subset else (0, 1, len(names) - 1, len(names))
+    subsets = itertools.chain.from_iterable(itertools.combinations(names, n) for n in sizes)
+    return [Case(shape, dtype, chains=",".join(subset)) for subset in subsets]
+
+
+def all_cases() -> list[Case]:
+    cases = []
+    for shape, dtype in itertools.product(SHAPES, BOTH):
+        cases += bug_cases(shape, dtype) + chain_cases(shape, dtype)
+    cases += layer_cases("A", "float32") + layer_cases("A", "bfloat16")
+    return cases
+
+
+def main() -> None:
+    out, prefixes = Path(sys.argv[1]), tuple(sys.argv[2:]) or ("",)
+    traces = out / "traces"
+    traces.mkdir(parents=True, exist_ok=True)
+    for shape in SHAPES:
+        write_checkpoint(shape, out / "ckpt" / shape)
+    for case in all_cases():
+        if case.name.startswith(prefixes):
+            print(case.record(out / "ckpt", traces))
+
+
+if __name__ == "__main__":
+    main()
