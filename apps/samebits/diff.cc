@@ -1,6 +1,7 @@
 // samebits diff: two traces, node by node.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "apps/samebits/commands.h"
@@ -13,6 +14,7 @@ namespace {
 
 struct DiffOptions {
   std::string a, b;
+  std::string only;  // part of a node's name; what is listed, not what is compared
   bool json = false, all = false;
 };
 
@@ -41,22 +43,26 @@ Json ToJson(const TraceDifference& d) {
           {"only_b", d.only_b}, {"inputs_differ", d.inputs_differ}, {"nodes", nodes}};
 }
 
-void Print(const TraceDifference& d, bool all) {
+void Print(const TraceDifference& d, const DiffOptions& options) {
+  const auto listed = [&options](const NodeDifference& node) {
+    return (options.all || !node.metrics.same()) &&
+           node.name.find(options.only) != std::string::npos;
+  };
   size_t width = 4;
   int64_t same = 0, values = 0, differing = 0;
   for (const NodeDifference& node : d.nodes) {
     values += node.metrics.elements;
     differing += node.metrics.differing;
     same += node.metrics.same() ? 1 : 0;
-    if (all || !node.metrics.same()) width = std::max(width, node.name.size());
+    if (listed(node)) width = std::max(width, node.name.size());
   }
-  if (same < static_cast<int64_t>(d.nodes.size()) || all) {
+  if (std::any_of(d.nodes.begin(), d.nodes.end(), listed)) {
     fmt::print("{:<{}}  {:>21}  {:>9}  {:>9}  {:>9}  {:>9}\n", "node", width, "differing",
                "max abs", "max rel", "max ulp", "1-cosine");
   }
   for (const NodeDifference& node : d.nodes) {
     const Metrics& m = node.metrics;
-    if (!all && m.same()) continue;
+    if (!listed(node)) continue;
     if (!m.not_comparable.empty()) {
       fmt::print("{:<{}}  {}\n", node.name, width, m.not_comparable);
       continue;
@@ -81,7 +87,7 @@ int RunDiff(const DiffOptions& options) {
   if (options.json) {
     fmt::print("{}\n", ToJson(difference).dump(2));
   } else {
-    Print(difference, options.all);
+    Print(difference, options);
   }
   return difference.same() ? 0 : 1;
 }
@@ -96,6 +102,7 @@ void RegisterDiff(CLI::App& app, int& exit_code) {
       "Exit code: 0 same bits, 1 different, 2 error.");
   command->add_option("A", options->a, "a trace")->required();
   command->add_option("B", options->b, "another trace")->required();
+  command->add_option("--only", options->only, "list only nodes whose name contains this text");
   command->add_flag("--json", options->json, "print JSON");
   command->add_flag("--all", options->all, "list equal nodes, too");
   command->callback([options, &exit_code] { exit_code = RunDiff(*options); });
