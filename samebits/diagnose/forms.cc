@@ -1,0 +1,106 @@
+#include "samebits/diagnose/forms.h"
+
+#include <map>
+
+#include "samebits/base/error.h"
+
+namespace samebits {
+
+void Form::Apply(Replay& replay) const {
+  replay.truncate = truncate;
+  replay.truncate_weights = truncate_weights;
+  for (const std::string& id : chains) {
+    if (id == "bias-after-rounding") {
+      replay.bias_place = BiasPlace::kAfterRounding;
+    } else if (id == "norm-weight-fp32") {
+      replay.norm_weight_fp32 = true;
+    } else if (id == "rope-fp32") {
+      replay.rope_fp32 = true;
+    } else if (id == "scale-before-rounding") {
+      replay.scale_place = ScalePlace::kBeforeRounding;
+    } else if (id == "scale-constant-rounded") {
+      replay.scale_place = ScalePlace::kRoundedConstant;
+    } else if (id == "scale-on-query") {
+      replay.scale_place = ScalePlace::kOnQuery;
+    } else if (id == "kept-fp32") {
+      replay.kept_fp32 = true;
+    } else {
+      CheckFailed(__FILE__, __LINE__, "id", "not a chain");
+    }
+  }
+}
+
+ChainText DescribeChain(const std::string& id) {
+  static const std::map<std::string, ChainText> kTexts = {
+      {"bias-after-rounding",
+       {"rounds the product before it adds the bias",
+        "add the bias in fp32, inside the product: preferred_element_type=float32, then one cast"}},
+      {"norm-weight-fp32",
+       {"multiplies by the norm's weight in fp32 and casts once",
+        "cast the normalised values first, then multiply by the weight"}},
+      {"rope-fp32",
+       {"rotates in fp32 and casts once", "cast cos, sin and each product to the model's dtype"}},
+      {"scale-before-rounding",
+       {"scales the scores in fp32 before the only cast",
+        "cast q k^T to the model's dtype, then multiply by the scale"}},
+      {"scale-constant-rounded",
+       {"rounds the scale constant to the model's dtype",
+        "multiply by a float32 scale and cast the product"}},
+      {"scale-on-query",
+       {"multiplies the query by the scale before q k^T", "multiply the product by the scale"}},
+      {"kept-fp32", {"keeps the result in fp32", "cast the result to the model's dtype"}},
+  };
+  const auto found = kTexts.find(id);
+  SAMEBITS_CHECK(found != kTexts.end(), id);
+  return found->second;
+}
+
+std::string GroupName(const Replay& replay) {
+  switch (replay.node.kind) {
+    case OpKind::kLinear:
+      return replay.node.weights.size() > 1 ? "linear with bias" : "linear";
+    case OpKind::kAttention:
+      return replay.output == 0 ? "scores" : replay.output == 1 ? "probs" : "context";
+    case OpKind::kRotary:
+      return replay.output == 0 ? "cos" : "sin";
+    default:
+      return std::string(OpKindName(replay.node.kind));
+  }
+}
+
+std::vector<Form> FormsOf(const Replay& replay, DType model, bool wider, bool weights_rounded) {
+  std::vector<std::vector<std::string>> chains = {{}};
+  if (model != DType::kF32) {
+    const OpKind kind = replay.node.kind;
+    if (kind == OpKind::kLinear && replay.node.weights.size() > 1) {
+      chains.push_back({"bias-after-rounding"});
+    } else if (kind == OpKind::kRmsNorm) {
+      chains.push_back({"norm-weight-fp32"});
+    } else if (kind == OpKind::kRope) {
+      chains.push_back({"rope-fp32"});
+    } else if (kind == OpKind::kAttention && replay.output == 0) {
+      chains.push_back({"scale-before-rounding"});
+      chains.push_back({"scale-constant-rounded"});
+      chains.push_back({"scale-on-query"});
+    }
+  }
+  if (wider) {  // stored in fp32: rounded to the model's dtype before, or kept
+    std::vector<std::vector<std::string>> both;
+    for (std::vector<std::string> chain : chains) {
+      both.push_back(chain);
+      chain.push_back("kept-fp32");
+      both.push_back(chain);
+    }
+    chains = both;
+  }
+  std::vector<Form> forms;
+  for (const auto& chain : chains) forms.push_back({chain, false, false});
+  if (model == DType::kF32) return forms;
+  for (const auto& chain : chains) forms.push_back({chain, true, false});
+  if (weights_rounded) {
+    for (const auto& chain : chains) forms.push_back({chain, true, true});
+  }
+  return forms;
+}
+
+}  // namespace samebits

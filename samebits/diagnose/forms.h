@@ -1,0 +1,34 @@
+// The forms that an operation takes in ports: where it rounds (a chain: harmless, and the main
+// source of false alarms), and whether casts truncate (a bug). A form comes from the port's code,
+// so it holds for all nodes of a group together.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "samebits/diagnose/replay.h"
+
+namespace samebits {
+
+struct Form {
+  std::vector<std::string> chains;  // ids of harmless differences; empty: as Hugging Face
+  bool truncate = false;
+  bool truncate_weights = false;
+
+  void Apply(Replay& replay) const;
+};
+
+// What a chain means and how to get rid of it.
+struct ChainText {
+  std::string what, advice;
+};
+ChainText DescribeChain(const std::string& id);
+
+// Nodes whose code a port shares: "linear with bias", "rms_norm", "scores", ...
+std::string GroupName(const Replay& replay);
+
+// The forms of a group, Hugging Face's first. `wider`: the recorded tensor has more bits than the
+// model's dtype; `weights_rounded`: the checkpoint's weights have.
+std::vector<Form> FormsOf(const Replay& replay, DType model, bool wider, bool weights_rounded);
+
+}  // namespace samebits

@@ -1,0 +1,110 @@
+#include "samebits/diagnose/scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace samebits {
+namespace {
+
+// Rounded to so many significant decimal digits.
+double Significant(double value, int digits) {
+  if (!(value > 0) || !std::isfinite(value)) return value;
+  const double unit = std::pow(10.0, std::floor(std::log10(value)) - digits + 1);
+  return std::round(value / unit) * unit;
+}
+
+double Median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+std::vector<double> Without(const std::set<double>& values, double configured) {
+  std::vector<double> result;
+  for (double v : values) {
+    if (std::fabs(v - configured) > 1e-9 * std::fabs(configured)) result.push_back(v);
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<double> EpsCandidates(double configured) {
+  std::set<double> values = {0};
+  for (int exponent = -12; exponent <= -2; ++exponent) {
+    for (double digit : {1.0, 2.0, 3.0, 5.0, 7.0}) values.insert(digit * std::pow(10.0, exponent));
+  }
+  return Without(values, configured);
+}
+
+std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& source) {
+  std::set<double> values = {1e3, 1e4,   2e4, 5e4,   1e5, 1.5e5, 2.5e5, 5e5,
+                             1e6, 1.5e6, 5e6, 7.5e6, 8e6, 1e7,   5e7};
+  const TensorView* cosine = source.tensor(base.node.outputs[0]);
+  const TensorView* sine = source.tensor(base.node.outputs[1]);
+  const int64_t d = base.node.attributes.head_dim;
+  if (cosine == nullptr || sine == nullptr) return Without(values, base.node.attributes.rope_theta);
+  const std::vector<double> c = ToDoubles(*cosine), s = ToDoubles(*sine);
+  std::vector<double> estimates;
+  for (int64_t i = 1; i < d / 2; ++i) {
+    for (int64_t t = 1; t < source.tokens(); ++t) {
+      // One turn at most up to here, if the angle of the step before is small.
+      const double angle = std::atan2(s[t * d + i], c[t * d + i]);
+      const auto position = static_cast<double>(source.positions[t]);
+      if (angle <= 0.05 || angle > 2.5 || position <= 0) continue;
+      const double before = std::atan2(s[(t - 1) * d + i], c[(t - 1) * d + i]);
+      if (before < 0 || before > angle) break;  // past the first turn
+      estimates.push_back(std::log(position / angle) * static_cast<double>(d) /
+                          (2.0 * static_cast<double>(i)));
+    }
+  }
+  if (!estimates.empty()) {
+    const double theta = std::exp(Median(estimates));
+    for (int digits = 1; digits <= 4; ++digits) values.insert(Significant(theta, digits));
+  }
+  return Without(values, base.node.attributes.rope_theta);
+}
+
+std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source) {
+  const Attributes& a = base.node.attributes;
+  const auto d = static_cast<double>(a.head_dim);
+  const auto hidden = static_cast<double>(source.graph->config.hidden_size);
+  std::set<double> values = {1.0,
+                             1 / d,
+                             1 / std::sqrt(hidden),
+                             std::sqrt(d),
+                             1 / std::sqrt(2 * d),
+                             std::pow(d, -0.25),
+                             1 / hidden};
+  // The ratio of the recorded scores to q . k.
+  Replay plain = base;
+  plain.node.attributes.scale = 1;
+  plain.scale_place = ScalePlace::kBeforeRounding;
+  const TensorView* scores = source.tensor(base.node.outputs[0]);
+  const RowRange rows = {std::max<int64_t>(0, source.tokens() - 4), source.tokens()};
+  const Expectation e = Evaluate(plain, source, DType::kF32, rows);
+  const std::vector<double> recorded = GatherRows(*scores, rows, true);
+  double both = 0, squares = 0;
+  for (size_t i = 0; i < recorded.size(); ++i) {
+    if (e.ignore[i] != 0 || !std::isfinite(recorded[i])) continue;
+    both += recorded[i] * e.y[i];
+    squares += e.y[i] * e.y[i];
+  }
+  const double ratio = squares > 0 ? both / squares : 0;
+  if (ratio > 0 && std::isfinite(ratio)) {
+    values.insert(ratio);
+    for (int digits = 1; digits <= 3; ++digits) values.insert(Significant(ratio, digits));
+    values.insert(1 / std::round(1 / ratio));
+    values.insert(1 / std::sqrt(std::round(1 / (ratio * ratio))));
+  }
+  std::erase_if(values, [](double v) { return !std::isfinite(v) || v <= 0; });
+  std::vector<double> result;
+  for (double v : Without(values, static_cast<double>(a.scale))) {
+    // the fp32 constant is what counts
+    if (static_cast<float>(v) != a.scale) result.push_back(static_cast<float>(v));
+  }
+  return result;
+}
+
+}  // namespace samebits
