@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+
 from faults import Plan, listing
 from samebits import Recorder, tap
 
@@ -96,10 +97,10 @@ class Model:
 
     # round: the one place where float32 becomes the model's dtype
     def cast(self, x: Array) -> Array:
-        if self.dtype == jnp.bfloat16 and x.dtype == jnp.float32:
-            if self.plan.bug("cast-truncation"):
-                bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000)
-                x = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        narrows = self.dtype == jnp.bfloat16 and x.dtype == jnp.float32
+        if narrows and self.plan.bug("cast-truncation"):
+            bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000)
+            x = jax.lax.bitcast_convert_type(bits, jnp.float32)
         return x.astype(self.dtype)  # nearest even
 
     def _load(self, tensors: dict[str, np.ndarray]) -> None:
@@ -367,7 +368,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     logits = run(arguments.model, ids, arguments.dtype, plan, arguments.out)
-    print(f"{arguments.out}: {len(ids)} tokens, next {int(jnp.argmax(logits[-1]))}", file=sys.stderr)
+    print(
+        f"{arguments.out}: {len(ids)} tokens, next {int(jnp.argmax(logits[-1]))}", file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

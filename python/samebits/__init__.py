@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 def capture(
     model: Any, input_ids: Sequence[int], path: str | os.PathLike[str], **metadata: str
 ) -> None:
-    """Runs a transformers model on one prompt and records every node: see samebits.torch_capture."""
+    """Runs a transformers model on one prompt, records every node: samebits.torch_capture."""
     from samebits.torch_capture import capture as run  # torch is an extra
 
     run(model, input_ids, path, **metadata)

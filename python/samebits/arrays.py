@@ -24,7 +24,7 @@ class RawArray:
 
     dtype: str
     shape: tuple[int, ...]
-    bits: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    bits: npt.NDArray[np.unsignedinteger[Any]]  # uint32 for F32, else uint16
 
     def float32(self) -> npt.NDArray[np.float32]:
         """The values as float32, which holds all three dtypes exactly."""

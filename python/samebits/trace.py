@@ -52,8 +52,8 @@ class Recorder:
             model(ids)                      # calls samebits.tap(name, array)
 
     `dtype` is the dtype that the model runs in. An array may have another one (scores kept in
-    float32, say): it is written as it is. Further keyword arguments become metadata. If the block
-    raises, no file is left. Recorders nest: the innermost one records.
+    float32, say): it is written as it is. `metadata` takes further strings (prompt, cpu,
+    ...). If the block raises, no file is left. Recorders nest: the innermost one records.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Recorder:
         framework_version: str | None = None,
         positions: Sequence[int] | None = None,
         attention: str | None = None,
-        **metadata: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
         ids = _check_ids(input_ids, "input_ids")
         self._path = Path(path)
         self._metadata = {
-            **metadata,
+            **(metadata or {}),
             "format": FORMAT,
             "input_ids": json.dumps(ids),
             "dtype": dtype,
@@ -99,7 +99,7 @@ class Recorder:
         if self._spool is not None:
             raise RuntimeError("this Recorder is in use")
         # Beside the result: the same disk has room, and the rename is atomic.
-        self._spool = tempfile.TemporaryFile(dir=self._path.parent, prefix=".samebits-")  # noqa: SIM115
+        self._spool = tempfile.TemporaryFile(dir=self._path.parent, prefix=".samebits-")
         self._tensors = {}
         self._token = _active.set(self)
         return self
@@ -117,7 +117,7 @@ class Recorder:
             )
         raw = raw_array(array, name)
         begin = self._spool.tell()
-        self._spool.write(memoryview(np.ascontiguousarray(raw.bits)).cast("B"))
+        self._spool.write(np.ascontiguousarray(raw.bits).data if raw.bits.size else b"")
         self._tensors[name] = _Spooled(raw.dtype, raw.shape, begin, self._spool.tell() - begin)
 
     def __exit__(
@@ -225,7 +225,7 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     data = Path(path).read_bytes()
     try:
         # The library enforces the rules of the format before we look at anything.
-        entries = safetensors.deserialize(data)
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: no safetensors file: {error}") from error
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -240,9 +240,8 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
         dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
         if dtype not in ELEMENT_SIZE:
             raise ValueError(f"{path}: {name}: dtype {dtype}: expected F32, BF16 or F16")
+        unsigned: np.dtype[np.unsignedinteger[Any]]
         unsigned = np.dtype("<u4") if ELEMENT_SIZE[dtype] == 4 else np.dtype("<u2")
-        bits = np.frombuffer(bytes(entry["data"]), unsigned, math.prod(shape)).reshape(shape)
-        tensors[name] = RawArray(dtype, shape, bits)
+        elements = np.frombuffer(bytes(entry["data"]), unsigned, math.prod(shape))
+        tensors[name] = RawArray(dtype, shape, elements.reshape(shape))
     return Trace(metadata, tensors)
-
-

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("jax", reason="jax is not installed: the port that plants bugs needs it")
 
-import cases  # noqa: E402
+import cases
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Writes the random checkpoints of the planted-bug tests, as Hugging Face folders, with numpy alone.
+"""Writes the random checkpoints of the planted-bug tests as Hugging Face folders, with numpy.
 
     python tests/planted/make_checkpoints.py OUT [A B C L]
 

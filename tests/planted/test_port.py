@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cases
 import numpy as np
 import pytest
+
+import cases
 from cases import Case, bug_cases, chain_cases, layer_cases
 from faults import BOTH, CHAINS
 from make_checkpoints import SHAPES, prompt
@@ -96,18 +97,16 @@ def test_each_chain_moves_its_node(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_chains_change_float32_by_rounding_only(
-    shape: str, checkpoints: Path, tmp_path: Path
-) -> None:
+def test_chains_do_nothing_in_float32(shape: str, checkpoints: Path, tmp_path: Path) -> None:
     traces = [load_trace(c.record(checkpoints, tmp_path)) for c in chain_cases(shape, "float32")]
     for trace in traces[1:]:
-        assert logit_error(trace, traces[0]["lm_head"].float32()) <= LOGITS_FP32
+        assert first_difference(shape, traces[0], trace) is None
 
 
-# Relative to the largest logit. Not a proven bound (one through whole layers is useless): the
-# distance at which two healthy float32 implementations lie here is 1e-6 to 3e-6, and the weakest
-# planted bug (norm-eps in layers 1 and 2) moves them by 6e-5.
-LOGITS_FP32 = 1e-5
+# Relative to the largest logit. Not a proven bound (one through whole layers is useless) but
+# measured on both sides: the port and transformers lie 0.9e-6 to 1.8e-6 apart on the four shapes,
+# and the weakest planted bug (norm-eps in layers 1 and 2) moves the logits by 1.6e-5 to 3.0e-5.
+LOGITS_FP32 = 5e-6
 
 
 def logit_error(trace: Trace, want: np.ndarray) -> float:
