@@ -179,9 +179,11 @@ void RmsNorm(const RmsNormArgs& a, int64_t row_begin, int64_t row_end) {
 void Rotary(const RotaryArgs& a, int64_t row_begin, int64_t row_end) {
   const int64_t half = a.head_dim / 2;
   for (int64_t i = 0; i < half; ++i) {
-    const double exponent = static_cast<double>(2 * i) / static_cast<double>(a.head_dim);
-    // round: inv_freq, the angle, and its cosine and sine are fp32, as in Hugging Face
-    const auto inv_freq = static_cast<float>(1.0 / Power(a.theta, exponent));
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(a.head_dim);
+    // round: the exponent, the power, inv_freq, the angle and its cosine and sine are fp32 each, as
+    // in Hugging Face; at position 30000 one ulp of inv_freq is an angle of 0.002
+    const auto power = static_cast<float>(Power(a.theta, static_cast<double>(exponent)));
+    const float inv_freq = 1.0F / power;
     for (int64_t t = row_begin; t < row_end; ++t) {
       const float angle = static_cast<float>(a.positions[t]) * inv_freq;
       double cosine = 0, sine = 0;

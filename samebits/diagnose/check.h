@@ -1,0 +1,81 @@
+// samebits check: judges every tensor of a trace, names what is wrong and why.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "samebits/diagnose/judge.h"
+#include "samebits/trace/trace.h"
+
+namespace samebits {
+
+enum class Grade { kIdentical, kRounding, kBug, kUnknown };
+std::string_view GradeName(Grade grade);
+
+struct NodeResult {
+  std::string name;
+  Grade grade = Grade::kUnknown;
+  std::string why_unknown;  // "not in the trace"
+  Judgement base;           // under the group's harmless form
+  std::string cause;        // of a bug
+  // Largest distance to our own run of the whole model with Hugging Face's rounding, or nothing
+  // where that run was left out.
+  std::optional<double> propagated;
+};
+
+struct Finding {
+  std::string cause;
+  std::string detail;
+  std::vector<std::string> nodes;  // in the order of execution; the first is where it shows first
+  bool confirmed = false;          // the replay leaves no value outside
+  Judgement with_graph;            // over all nodes, computed as the graph says
+  Judgement with_cause;            // ... and as the hypothesis says
+  std::optional<double> value, expected;        // of a searched scalar
+  std::optional<double> value_low, value_high;  // all scanned values in between fit
+  std::string fix;
+};
+
+struct ChainResult {
+  std::string chain;
+  std::vector<std::string> nodes;
+  std::string what, advice;
+};
+
+// The logits of our own replays of the whole model against the candidate's.
+struct EndToEnd {
+  struct Run {
+    std::vector<std::string> chains;  // of the port that were switched on
+    double max_abs = 0;
+    int64_t differing = 0;
+  };
+  int64_t values = 0, tokens = 0;
+  int64_t same_argmax = 0;  // tokens with the same likeliest next token, Hugging Face's rounding
+  std::vector<Run> runs;    // the first: Hugging Face's rounding
+};
+
+struct CheckResult {
+  Grade verdict = Grade::kUnknown;
+  std::string first_divergence;  // the first node that is wrong
+  DType dtype = DType::kF32;
+  int64_t tokens = 0;
+  std::vector<NodeResult> nodes;
+  std::vector<Finding> findings;
+  std::vector<ChainResult> chains;
+  std::vector<std::string> not_visible;
+  std::optional<EndToEnd> end_to_end;
+};
+
+struct CheckOptions {
+  int threads = 1;
+  bool end_to_end = true;
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+// Throws Error when the trace does not belong to the checkpoint (shapes, ids out of range).
+CheckResult Check(const Graph& graph, const Checkpoint& checkpoint, const Trace& trace,
+                  const CheckOptions& options);
+
+}  // namespace samebits

@@ -1,0 +1,22 @@
+// The whole model replayed from its token ids with exact sums and the rounding of given forms: what
+// would a port with just these habits have computed?
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "samebits/diagnose/forms.h"
+#include "samebits/diagnose/replay.h"
+
+namespace samebits {
+
+// Rough cost: multiplications of one run.
+double WholeRunCost(const Graph& graph, int64_t tokens);
+
+// Calls `visit` with every tensor in the order of execution. `forms`: by group name, those of other
+// groups are Hugging Face's. `like` gives ids, positions, dtype, pool.
+void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms,
+              const std::function<void(const std::string& name, const TensorView&)>& visit);
+
+}  // namespace samebits

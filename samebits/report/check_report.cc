@@ -1,0 +1,267 @@
+#include "samebits/report/check_report.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <set>
+
+namespace samebits {
+namespace {
+
+Json Number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : "inf";
+}
+
+Json JudgementJson(const Judgement& j) {
+  return {{"elements", j.elements},
+          {"outside", j.outside},
+          {"not_equal", j.not_equal},
+          {"max_abs", Number(j.max_abs)},
+          {"bound_ratio", Number(j.max_ratio)}};
+}
+
+Json FindingJson(const Finding& f) {
+  Json evidence = {{"detail", f.detail},
+                   {"as_the_graph_says", JudgementJson(f.with_graph)},
+                   {"as_the_cause_says", JudgementJson(f.with_cause)}};
+  if (f.value) evidence["value"] = *f.value;
+  if (f.expected) evidence["expected"] = *f.expected;
+  if (f.value_low && *f.value_low != *f.value_high) {
+    evidence["value_range"] = {*f.value_low, *f.value_high};
+  }
+  return {{"cause", f.cause},
+          {"node", f.nodes.front()},
+          {"nodes", f.nodes},
+          {"grade", "bug"},
+          {"confidence", f.confirmed                ? "confirmed"
+                         : f.cause == "unexplained" ? "none"
+                                                    : "likely"},
+          {"evidence", evidence},
+          {"fix", f.fix}};
+}
+
+// Layer number and the name behind it; -1 outside the layers.
+std::pair<int64_t, std::string> SplitName(const std::string& name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return {-1, name};
+  int64_t layer = 0;
+  const char* end = name.data() + name.size();
+  const auto parsed = std::from_chars(name.data() + kLayers.size(), end, layer);
+  if (parsed.ptr == end) return {layer, "output"};
+  return {layer, std::string(parsed.ptr + 1, end)};
+}
+
+int64_t Layers(const CheckResult& result) {
+  int64_t layers = 0;
+  for (const NodeResult& node : result.nodes) {
+    layers = std::max(layers, SplitName(node.name).first + 1);
+  }
+  return layers;
+}
+
+std::string Join(const std::vector<std::string>& words) {
+  if (words.size() < 2) return words.empty() ? "" : words[0];
+  const std::vector<std::string> head(words.begin(), words.end() - 1);
+  return fmt::format("{} and {}", fmt::join(head, ", "), words.back());
+}
+
+std::string Percent(int64_t part, int64_t whole) {
+  return whole == 0 ? "0 %"
+                    : fmt::format("{:.3g} %",
+                                  100.0 * static_cast<double>(part) / static_cast<double>(whole));
+}
+
+std::string FindingText(const Finding& f, int64_t layers) {
+  std::string text = fmt::format("{}: {}\n", SummarizeNodes(f.nodes, layers), f.cause);
+  const Judgement& graph = f.with_graph;
+  const Judgement& cause = f.with_cause;
+  if (f.cause == "unexplained") {
+    text += fmt::format("  {} of {} values are outside what any order of summation gives ({})\n",
+                        graph.outside, graph.elements, Percent(graph.outside, graph.elements));
+    return text + fmt::format("  {}\n", f.fix);
+  }
+  text += fmt::format("  the port {}", f.detail);
+  if (cause.not_equal == 0) text += ", bit for bit";
+  text += "\n";
+  text +=
+      fmt::format("    as it should be:   {} of {} values are outside every possible rounding\n",
+                  graph.outside, graph.elements);
+  text += fmt::format(
+      "    replayed like that: {} outside, {} differ from the correctly rounded result\n",
+      cause.outside, cause.not_equal);
+  if (f.value && f.expected) {
+    text += fmt::format("    value found: {:g}, the checkpoint's: {:g}", *f.value, *f.expected);
+    if (f.value_low && *f.value_low != *f.value_high) {
+      text +=
+          fmt::format(" (anything from {:.3g} to {:.3g} would fit)", *f.value_low, *f.value_high);
+    }
+    text += "\n";
+  }
+  if (!f.confirmed) text += "    likely, not proven: some values stay outside\n";
+  return text + fmt::format("    {}\n", f.fix);
+}
+
+std::string RoundingText(const CheckResult& result) {
+  std::map<Grade, int64_t> nodes;
+  int64_t elements = 0, not_equal = 0, bounds = 0;
+  double worst = 0;
+  std::string worst_name;
+  for (const NodeResult& node : result.nodes) {
+    ++nodes[node.grade];
+    if (node.grade == Grade::kBug || node.grade == Grade::kUnknown) continue;
+    elements += node.base.elements;
+    not_equal += node.base.not_equal;
+    ++bounds;
+    if (result.dtype == DType::kF32 && node.base.max_ratio > worst) {
+      worst = node.base.max_ratio;
+      worst_name = node.name;
+    }
+  }
+  std::string text = fmt::format(
+      "{} of {} nodes are right: {} identical to the correctly rounded result, {} within "
+      "rounding\n",
+      bounds, result.nodes.size(), nodes[Grade::kIdentical], nodes[Grade::kRounding]);
+  text += fmt::format(
+      "  {} of {} values differ from the correctly rounded result, none is outside its "
+      "proven interval\n",
+      not_equal, elements);
+  if (!worst_name.empty()) {
+    text += fmt::format("  closest to its bound: {}, at {:.2g} of it\n", worst_name, worst);
+  }
+  if (nodes[Grade::kUnknown] > 0) {
+    text += fmt::format("{} nodes could not be judged:\n", nodes[Grade::kUnknown]);
+    int shown = 0;
+    for (const NodeResult& node : result.nodes) {
+      if (node.grade != Grade::kUnknown) continue;
+      if (++shown > 4) {
+        text += "  ...\n";
+        break;
+      }
+      text += fmt::format("  {}: {}\n", node.name, node.why_unknown);
+    }
+  }
+  return text;
+}
+
+std::string EndToEndText(const EndToEnd& end) {
+  const EndToEnd::Run& base = end.runs.front();
+  std::string text = fmt::format(
+      "logits against a run of our own with Hugging Face's rounding: up to {:.3g} apart, the same "
+      "likeliest token at {} of {} places\n",
+      base.max_abs, end.same_argmax, end.tokens);
+  for (size_t i = 1; i < end.runs.size(); ++i) {
+    const EndToEnd::Run& run = end.runs[i];
+    text += fmt::format("  with {}: up to {:.3g} apart, {} of {} values differ\n", Join(run.chains),
+                        run.max_abs, run.differing, end.values);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string SummarizeNodes(const std::vector<std::string>& nodes, int64_t layers) {
+  std::vector<std::string> outside;
+  std::vector<std::string> names;                       // in order, once
+  std::map<std::string, std::vector<int64_t>> by_name;  // -> layers
+  for (const std::string& node : nodes) {
+    const auto [layer, name] = SplitName(node);
+    if (layer < 0) {
+      outside.push_back(name);
+      continue;
+    }
+    if (!by_name.contains(name)) names.push_back(name);
+    by_name[name].push_back(layer);
+  }
+  std::vector<std::string> parts = outside;
+  std::map<std::vector<int64_t>, std::vector<std::string>> by_layers;
+  for (const std::string& name : names) by_layers[by_name[name]].push_back(name);
+  for (const auto& [which, some] : by_layers) {
+    std::string where = static_cast<int64_t>(which.size()) == layers && layers > 1
+                            ? fmt::format("all {} layers", layers)
+                        : which.size() == 1 ? fmt::format("layer {}", which[0])
+                                            : fmt::format("layers {}", fmt::join(which, ", "));
+    parts.push_back(fmt::format("{} in {}", Join(some), where));
+  }
+  return fmt::format("{}", fmt::join(parts, "; "));
+}
+
+Json CheckToJson(const CheckResult& result) {
+  Json findings = Json::array(), nodes = Json::array(), chains = Json::array();
+  for (const Finding& finding : result.findings) findings.push_back(FindingJson(finding));
+  for (const NodeResult& node : result.nodes) {
+    Json one = {{"name", node.name},
+                {"grade", GradeName(node.grade)},
+                {"elements", node.base.elements},
+                {"outside", node.base.outside},
+                {"max_abs", Number(node.base.max_abs)},
+                {"max_ulp", Number(node.base.max_ulp)},
+                {"differing", node.base.not_equal},
+                {"bound_ratio", Number(node.base.max_ratio)},
+                {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)}};
+    if (node.grade == Grade::kIdentical) one["identical_to"] = "rounded";
+    if (!node.why_unknown.empty()) one["why"] = node.why_unknown;
+    nodes.push_back(one);
+  }
+  for (const ChainResult& chain : result.chains) {
+    chains.push_back({{"nodes", chain.nodes},
+                      {"chain", chain.chain},
+                      {"what", chain.what},
+                      {"advice", chain.advice}});
+  }
+  Json json = {{"verdict", GradeName(result.verdict)},
+               {"first_divergence",
+                result.first_divergence.empty() ? Json(nullptr) : Json(result.first_divergence)},
+               {"dtype", ModelDTypeName(result.dtype)},
+               {"tokens", result.tokens},
+               {"findings", findings},
+               {"nodes", nodes},
+               {"chains", chains},
+               {"not_visible", result.not_visible}};
+  if (result.end_to_end) {
+    Json runs = Json::array();
+    for (const EndToEnd::Run& run : result.end_to_end->runs) {
+      runs.push_back(
+          {{"chains", run.chains}, {"max_abs", Number(run.max_abs)}, {"differing", run.differing}});
+    }
+    json["logits"] = {{"values", result.end_to_end->values},
+                      {"tokens", result.end_to_end->tokens},
+                      {"same_argmax", result.end_to_end->same_argmax},
+                      {"runs", runs}};
+  }
+  return json;
+}
+
+std::string CheckToText(const CheckResult& result) {
+  const int64_t layers = Layers(result);
+  std::string text;
+  switch (result.verdict) {
+    case Grade::kBug:
+      text = fmt::format("BUG. First wrong node: {}\n\n", result.first_divergence);
+      break;
+    case Grade::kUnknown:
+      text = "COULD NOT TELL: some nodes are not in the trace; nothing wrong in the others.\n\n";
+      break;
+    case Grade::kRounding:
+      text = "ROUNDING: no bug; all that differs is explained by rounding.\n\n";
+      break;
+    case Grade::kIdentical:
+      text = "IDENTICAL: every node is the correctly rounded result.\n\n";
+      break;
+  }
+  for (const Finding& finding : result.findings) text += FindingText(finding, layers) + "\n";
+  text += RoundingText(result);
+  for (const ChainResult& chain : result.chains) {
+    text += fmt::format("harmless habit: {} {}\n  ({}; to get the same bits: {})\n",
+                        SummarizeNodes(chain.nodes, layers), chain.what, chain.chain, chain.advice);
+  }
+  if (result.end_to_end) text += EndToEndText(*result.end_to_end);
+  text += "not visible in this trace:\n";
+  for (const std::string& line : result.not_visible) text += fmt::format("  {}\n", line);
+  return text;
+}
+
+}  // namespace samebits
