@@ -140,8 +140,8 @@ def convert(gguf: Path, out: Path) -> None:
     model.load_state_dict(state, strict=True)
     model.save_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # transformers leaves out what the file's tokenizer.ggml.pre, "smollm", stands for: digits are cut
-    # off first, one by one, which matters for spaces in front of them.
+    # transformers leaves out what the file's tokenizer.ggml.pre, "smollm", stands for: digits are
+    # cut off first, one by one, which matters for spaces in front of them.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
