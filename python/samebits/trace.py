@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
 
 from samebits.arrays import ELEMENT_SIZE, RawArray, raw_array
@@ -240,8 +241,7 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
         dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
         if dtype not in ELEMENT_SIZE:
             raise ValueError(f"{path}: {name}: dtype {dtype}: expected F32, BF16 or F16")
-        unsigned: np.dtype[np.unsignedinteger[Any]]
         unsigned = np.dtype("<u4") if ELEMENT_SIZE[dtype] == 4 else np.dtype("<u2")
-        elements = np.frombuffer(bytes(entry["data"]), unsigned, math.prod(shape))
+        elements: npt.NDArray[Any] = np.frombuffer(bytes(entry["data"]), unsigned, math.prod(shape))
         tensors[name] = RawArray(dtype, shape, elements.reshape(shape))
     return Trace(metadata, tensors)
