@@ -1,0 +1,230 @@
+"""Writes the corpora of the fuzz targets: for every rule of a format a file that breaks it, and a
+few that are in order. The names say which. Standard library only.
+
+    python tests/corpus/make_corpus.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+Entry = dict[str, Any]
+
+
+def tensor(dtype: str, shape: list[Any], begin: int, end: int) -> Entry:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def pack(header: Any, data: bytes, *, length: int | None = None, pad: bool = True) -> bytes:
+    """A safetensors file; `header` as text is taken as it is."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    if pad:
+        text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def safetensors() -> dict[str, bytes]:
+    two = {"a": tensor("F32", [2, 3], 0, 24), "b": tensor("BF16", [4], 24, 32)}
+    data = bytes(range(32))
+    good = pack(two, data)
+    one = pack({"a": tensor("F32", [2], 0, 8)}, data[:8])
+
+    def single(entry: Any, size: int = 8) -> bytes:
+        return pack({"a": entry}, bytes(size))
+
+    return {
+        "ok_two_tensors": good,
+        "ok_metadata": pack({"__metadata__": {"format": "pt"}, **two}, data),
+        "ok_no_tensor": pack({}, b""),
+        "ok_empty_tensor": single(tensor("F32", [0, 4], 0, 0), 0),
+        "ok_scalar": single(tensor("F64", [], 0, 8)),
+        "ok_every_dtype": pack(
+            {
+                name: tensor(name, [2], begin, begin + 2 * size)
+                for name, size, begin in (
+                    ("I64", 8, 0),
+                    ("F64", 8, 16),
+                    ("I32", 4, 32),
+                    ("F32", 4, 40),
+                    ("F16", 2, 48),
+                    ("BF16", 2, 52),
+                    ("I16", 2, 56),
+                    ("U8", 1, 60),
+                    ("I8", 1, 62),
+                )
+            },
+            bytes(64),
+        ),
+        "bad_nothing": b"",
+        "bad_seven_bytes": b"\x08" + bytes(6),
+        "bad_header_length_zero": bytes(8),
+        "bad_header_beyond_file": pack(two, data, length=10_000),
+        "bad_header_length_2_63": pack(two, data, length=2**63),
+        "bad_header_length_all_ones": pack(two, data, length=2**64 - 1),
+        "bad_header_of_100_mb": pack(two, data, length=100_000_001),
+        "bad_truncated_data": good[:-1],
+        "bad_truncated_header": good[:40],
+        "bad_surplus_data": good + b"\0",
+        "bad_not_json": pack("{not json", data),
+        "bad_starts_with_space": pack(" " + json.dumps(two), data),
+        "bad_list": pack("[1, 2]", data),
+        "bad_not_utf8": one.replace(b'"a"', b'"\xff"'),
+        "ok_nul_in_name": pack(
+            '{"a\\u0000b": {"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"
+        ),
+        "bad_deep_nesting": pack('{"a":' + "[" * 5000 + "]" * 5000 + "}", b""),
+        "bad_duplicate_tensor": pack(
+            '{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},'
+            '"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}',
+            bytes(8),
+        ),
+        "bad_duplicate_key": pack(
+            '{"a":{"dtype":"U8","dtype":"U8","shape":[8],"data_offsets":[0,8]}}', bytes(8)
+        ),
+        "bad_metadata_number": pack({"__metadata__": {"x": 1}, **two}, data),
+        "bad_metadata_list": pack({"__metadata__": []}, b""),
+        "bad_entry_is_a_number": pack({"a": 1}, b""),
+        "bad_entry_key_missing": single({"dtype": "F32", "shape": [2]}),
+        "bad_entry_key_surplus": single({**tensor("F32", [2], 0, 8), "x": 1}),
+        "bad_dtype_unknown": single(tensor("F33", [2], 0, 8)),
+        "bad_dtype_number": single({"dtype": 7, "shape": [2], "data_offsets": [0, 8]}),
+        "bad_shape_negative": single(tensor("F32", [-2], 0, 8)),
+        "bad_shape_fraction": single(tensor("F32", [2.0], 0, 8)),
+        "bad_shape_text": single(tensor("F32", ["2"], 0, 8)),
+        "bad_shape_overflow": single(tensor("F32", [2**32, 2**32], 0, 8)),
+        "bad_shape_overflow_to_fit": single(tensor("F32", [2**62 + 2], 0, 8)),
+        "bad_shape_2_64": single(tensor("F32", [2**64], 0, 8)),
+        "bad_shape_zero_hides_overflow": single(tensor("F32", [2**62, 2**62, 0], 0, 0), 0),
+        "ok_shape_of_1000_axes": single(tensor("U8", [1] * 1000, 0, 1), 1),
+        "bad_offsets_reversed": single(tensor("F32", [2], 8, 0)),
+        "bad_offsets_three": single({"dtype": "F32", "shape": [2], "data_offsets": [0, 4, 8]}),
+        "bad_offsets_negative": single(tensor("F32", [2], -8, 0)),
+        "bad_offsets_huge": single(tensor("F32", [2], 2**64 - 8, 2**64)),
+        "bad_offsets_text": single({"dtype": "F32", "shape": [2], "data_offsets": ["0", "8"]}),
+        "bad_size_mismatch": single(tensor("F32", [3], 0, 8)),
+        "bad_overlap": pack(
+            {"a": tensor("F32", [2], 0, 8), "b": tensor("F32", [2], 4, 12)}, bytes(12)
+        ),
+        "bad_hole": pack(
+            {"a": tensor("F32", [2], 0, 8), "b": tensor("F32", [2], 12, 20)}, bytes(20)
+        ),
+        "bad_hole_at_front": single(tensor("F32", [1], 4, 8)),
+        "bad_misaligned": pack({"a": tensor("F32", [2], 0, 8)}, bytes(8), pad=False),
+    }
+
+
+def config() -> dict[str, bytes]:
+    good: Entry = {
+        "model_type": "qwen2",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+    }
+    llama = {**good, "model_type": "llama", "head_dim": 32, "tie_word_embeddings": False}
+    edits: dict[str, Entry] = {
+        "ok_qwen2": {},
+        "ok_rope_parameters": {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
+        "ok_eos_list": {"eos_token_id": [1, 2]},
+        "bad_model_type": {"model_type": "gpt2"},
+        "bad_model_type_number": {"model_type": 2},
+        "bad_hidden_zero": {"hidden_size": 0},
+        "bad_hidden_negative": {"hidden_size": -64},
+        "bad_hidden_fraction": {"hidden_size": 64.5},
+        "bad_hidden_2_63": {"hidden_size": 2**63},
+        "bad_hidden_text": {"hidden_size": "64"},
+        "bad_layers_many": {"num_hidden_layers": 2**31},
+        "bad_heads_zero": {"num_attention_heads": 0},
+        "bad_heads_do_not_divide": {"num_attention_heads": 5},
+        "bad_kv_heads_zero": {"num_key_value_heads": 0},
+        "bad_kv_heads_do_not_divide": {"num_key_value_heads": 3},
+        "bad_head_dim_odd": {"head_dim": 15},
+        "bad_head_dim_huge": {"head_dim": 2**40},
+        "bad_vocab_huge": {"vocab_size": 2**60},
+        "bad_eps_negative": {"rms_norm_eps": -1e-6},
+        "bad_eps_text": {"rms_norm_eps": "1e-6"},
+        "bad_theta_zero": {"rope_theta": 0},
+        "bad_theta_infinite": {"rope_theta": 1e308 * 10},
+        "bad_rope_scaling": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        "bad_rope_list": {"rope_parameters": [1]},
+        "bad_activation": {"hidden_act": "gelu"},
+        "bad_dtype": {"torch_dtype": "float8"},
+        "bad_tie_text": {"tie_word_embeddings": "yes"},
+        "bad_eos_text": {"eos_token_id": "two"},
+        "bad_eos_negative": {"eos_token_id": -1},
+        "bad_window": {"use_sliding_window": True, "sliding_window": 16},
+    }
+    files = {name: json.dumps({**good, **edit}).encode() for name, edit in edits.items()}
+    files["ok_llama"] = json.dumps(llama).encode()
+    files["bad_nothing"] = b""
+    files["bad_empty_object"] = b"{}"
+    files["bad_list"] = b"[]"
+    files["bad_truncated"] = json.dumps(good).encode()[:-10]
+    files["bad_duplicate_key"] = json.dumps(good).encode()[:-1] + b', "hidden_size": 128}'
+    files["bad_deep_nesting"] = b"[" * 100_000
+    files["bad_not_utf8"] = json.dumps(good).encode().replace(b"silu", b"\xff\xfe")
+    return files
+
+
+def trace() -> dict[str, bytes]:
+    metadata = {"format": "samebits-trace-1", "input_ids": "[1, 2, 3]", "dtype": "float32"}
+    tensors = {"model.norm": tensor("F32", [3, 2], 0, 24)}
+
+    def with_metadata(**edit: str | None) -> bytes:
+        edited = {k: v for k, v in {**metadata, **edit}.items() if v is not None}
+        return pack({"__metadata__": edited, **tensors}, bytes(24))
+
+    return {
+        "ok_trace": with_metadata(),
+        "ok_positions": with_metadata(positions="[5, 6, 7]"),
+        "ok_unknown_key": with_metadata(colour="blue"),
+        "ok_no_tensor": pack({"__metadata__": metadata}, b""),
+        "ok_batch_of_one": with_metadata(input_ids="[[1, 2, 3]]"),
+        "bad_no_metadata": pack(tensors, bytes(24)),
+        "bad_format_missing": with_metadata(format=None),
+        "bad_format_other": with_metadata(format="samebits-trace-2"),
+        "bad_ids_missing": with_metadata(input_ids=None),
+        "bad_ids_empty": with_metadata(input_ids="[]"),
+        "bad_ids_text": with_metadata(input_ids="one two"),
+        "bad_ids_number": with_metadata(input_ids="7"),
+        "bad_ids_negative": with_metadata(input_ids="[-1, 2, 3]"),
+        "bad_ids_fraction": with_metadata(input_ids="[1.5, 2, 3]"),
+        "bad_ids_huge": with_metadata(input_ids="[99999999999999999999, 2, 3]"),
+        "bad_ids_nested": with_metadata(input_ids="[" * 2000 + "1" + "]" * 2000),
+        "bad_batch_of_two": with_metadata(input_ids="[[1, 2, 3], [4, 5, 6]]"),
+        "bad_batch_ragged": with_metadata(input_ids="[[1, 2], 3]"),
+        "bad_dtype_missing": with_metadata(dtype=None),
+        "bad_dtype_other": with_metadata(dtype="float8"),
+        "bad_positions_count": with_metadata(positions="[0, 1]"),
+        "bad_positions_text": with_metadata(positions="zero"),
+        "bad_positions_negative": with_metadata(positions="[-1, 0, 1]"),
+        "bad_truncated": with_metadata()[:-5],
+    }
+
+
+def main() -> None:
+    for target in (safetensors, config, trace):
+        folder = HERE / target.__name__
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        files = target()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        print(f"{folder.name}: {len(files)} files")
+
+
+if __name__ == "__main__":
+    main()
