@@ -20,8 +20,11 @@ say() { printf '%s\n' "$@"; }
 run() {
   local expected=$1 code=0
   shift
-  printf '\n%s$ ' "$dim"
-  printf '%s ' "$@" | sed -E "s/ $//; s|($question)|\"\1\"|"
+  printf '\n%s$' "$dim"
+  local word
+  for word in "$@"; do
+    if [[ $word == *' '* ]]; then printf ' "%s"' "$word"; else printf ' %s' "$word"; fi
+  done
   printf '%s\n' "$reset"
   "$@" || code=$?
   if [[ $code -ne $expected ]]; then
