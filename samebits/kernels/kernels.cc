@@ -15,6 +15,12 @@ constexpr Isa kIsas[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPorta
 
 }  // namespace
 
+std::byte* AllocateScratch(size_t bytes) {
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(64, bytes));
+  SAMEBITS_CHECK(data != nullptr, "out of memory");
+  return data;
+}
+
 std::string_view IsaName(Isa isa) {
   switch (isa) {
     case Isa::kPortable:

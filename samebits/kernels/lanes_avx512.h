@@ -30,7 +30,17 @@ struct LanesAvx512 {
   }
 
   template <DType dtype>
-  static F Load(const void* p, int64_t n = 16) {
+  static F Load(const void* p) {
+    if constexpr (dtype == DType::kF32) {
+      return _mm512_loadu_ps(p);
+    } else {
+      const __m256i half = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+      if constexpr (dtype == DType::kF16) return _mm512_cvtph_ps(half);
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    }
+  }
+  template <DType dtype>
+  static F Load(const void* p, int64_t n) {
     const __mmask16 mask = Mask(n);
     if constexpr (dtype == DType::kF32) {
       return _mm512_maskz_loadu_ps(mask, p);

@@ -12,13 +12,17 @@
 #include <limits>
 #include <type_traits>
 
-#include "samebits/base/error.h"
 #include "samebits/kernels/kernels.h"
 #include "samebits/numerics/canonical.h"
 #include "samebits/numerics/flush.h"
 #include "samebits/numerics/math.h"
 
 namespace samebits {
+
+// Aligned to 64 bytes, for std::free. Not inline, nor is anything else here that makes a string: a
+// library template instantiated in a source file that is built for AVX-512 could be linked into
+// the rest of the program (tests/kernels/weak_symbols.sh).
+std::byte* AllocateScratch(size_t bytes);
 
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;

@@ -2,12 +2,12 @@
 // source file defines `V` (the lanes) in an unnamed namespace and then includes this file, so that
 // no code built for one instruction set can be linked into another.
 //
-// V gives: F (16 floats), P (16 pairs of bf16), Zero, Set, Load<dtype>(p, n), Store<dtype>(p, F, n)
-// (n of 16 elements, the others 0), LoadPairs(p, n) (n of 32 bf16), LoadPairs(p), Load<dtype>(p),
-// Add, Mul, Div, Fma, Max, DotPairs(acc, x, w) (odd, then even), Reduce, Exp, BroadcastPair,
-// InterleavePairs, kRows x kOuts (register block). No include guard: it is meant to be included
-// once a source file, behind V.
-
+// V gives: F (16 floats), P (16 pairs of bf16), Zero, Set, First, Load<dtype>(p), Load<dtype>(p, n)
+// and Store<dtype>(p, F, n) (n of 16 elements, the others 0), LoadPairs(p), LoadPairs(p, n) (n of
+// 32 bf16), BroadcastPair, InterleavePairs, Add, Mul, Div, Fma, Negate, Round<dtype>, Reduce, Exp,
+// MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register block of many
+// rows), kDecodeOuts (weight rows at once for a single row). No include guard: it is meant to be
+// included once a source file, behind V.
 
 template <DType dtype>
 using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
@@ -24,9 +24,9 @@ std::byte* Scratch(size_t bytes) {
   thread_local Buffer buffer;
   if (buffer.size < bytes) {
     std::free(buffer.data);
+    buffer.data = nullptr;
     buffer.size = (bytes + 4095) / 4096 * 4096;
-    buffer.data = static_cast<std::byte*>(std::aligned_alloc(64, buffer.size));
-    SAMEBITS_CHECK(buffer.data != nullptr, "out of memory");
+    buffer.data = AllocateScratch(buffer.size);
   }
   return buffer.data;
 }
@@ -68,7 +68,8 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
   constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
   const int64_t whole = size / kStep * kStep;
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
-    if constexpr (rows >= outs) {
+    // The shorter side waits in registers, the longer one passes by.
+    if constexpr (rows <= outs) {
       decltype(load(x)) xs[rows];
       for (int r = 0; r < rows; ++r) xs[r] = load(x + r * size + k);
       for (int o = 0; o < outs; ++o) {

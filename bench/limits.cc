@@ -1,0 +1,132 @@
+#include "bench/limits.h"
+
+#include <immintrin.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <cstdint>
+
+#include "samebits/base/error.h"
+
+namespace samebits {
+namespace {
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::atomic<uint64_t> sink;  // keeps results alive
+
+__attribute__((target("avx512f"))) uint64_t Sum512(const std::byte* p, size_t bytes) {
+  __m512i s[8];
+  for (auto& v : s) v = _mm512_setzero_si512();
+  for (size_t i = 0; i + 512 <= bytes; i += 512) {
+    for (size_t j = 0; j < 8; ++j) {
+      s[j] = _mm512_xor_si512(s[j], _mm512_load_si512(p + i + 64 * j));
+    }
+  }
+  for (size_t j = 1; j < 8; ++j) s[0] = _mm512_xor_si512(s[0], s[j]);
+  uint64_t words[8];
+  _mm512_storeu_si512(words, s[0]);
+  return words[0] ^ words[1] ^ words[2] ^ words[3] ^ words[4] ^ words[5] ^ words[6] ^ words[7];
+}
+
+uint64_t SumPlain(const std::byte* p, size_t bytes) {
+  uint64_t s[8] = {};
+  const auto* words = reinterpret_cast<const uint64_t*>(p);
+  for (size_t i = 0; i + 8 <= bytes / 8; i += 8) {
+    for (size_t j = 0; j < 8; ++j) s[j] ^= words[i + j];
+  }
+  return s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7];
+}
+
+constexpr int kChains = 12;  // latency 4 or 6 by two units
+constexpr int64_t kSteps = 4 << 20;
+
+__attribute__((target("avx512f"))) uint64_t Fma512() {
+  __m512 acc[kChains];
+  const __m512 a = _mm512_set1_ps(0.999F), b = _mm512_set1_ps(0.001F);
+  for (auto& v : acc) v = b;
+  for (int64_t i = 0; i < kSteps; ++i) {
+    for (auto& v : acc) v = _mm512_fmadd_ps(v, a, b);
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
+  return std::bit_cast<uint32_t>(_mm512_cvtss_f32(acc[0]));
+}
+
+__attribute__((target("avx512f,avx512bf16"))) uint64_t Bf16Pairs512() {
+  __m512 acc[kChains];
+  const auto pairs = (__m512bh)_mm512_set1_epi32(0x3c003c00);
+  for (auto& v : acc) v = _mm512_setzero_ps();
+  for (int64_t i = 0; i < kSteps; ++i) {
+    for (auto& v : acc) {
+      v = _mm512_dpbf16_ps(v, pairs, pairs);
+      asm volatile("" : "+v"(v));  // every step happens
+    }
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
+  return std::bit_cast<uint32_t>(_mm512_cvtss_f32(acc[0]));
+}
+
+__attribute__((target("avx2,fma"))) uint64_t Fma256() {
+  __m256 acc[kChains];
+  const __m256 a = _mm256_set1_ps(0.999F), b = _mm256_set1_ps(0.001F);
+  for (auto& v : acc) v = b;
+  for (int64_t i = 0; i < kSteps; ++i) {
+    for (auto& v : acc) v = _mm256_fmadd_ps(v, a, b);
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm256_add_ps(acc[0], acc[j]);
+  return std::bit_cast<uint32_t>(_mm256_cvtss_f32(acc[0]));
+}
+
+}  // namespace
+
+PagedBuffer::PagedBuffer(size_t bytes) : size_((bytes + 4095) / 4096 * 4096) {
+  void* p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) Fail(ErrorCode::kIo, "{} bytes of memory: not available", size_);
+  data_ = static_cast<std::byte*>(p);
+  for (size_t i = 0; i < size_; i += 4096) data_[i] = std::byte{1};
+}
+
+PagedBuffer::~PagedBuffer() { munmap(data_, size_); }
+
+double ReadBandwidth(const PagedBuffer& buffer, ThreadPool& pool) {
+  const bool wide = IsaSupported(Isa::kAvx512);
+  const int64_t pieces = pool.threads() * int64_t{8};
+  const size_t piece_bytes = buffer.size() / static_cast<size_t>(pieces) / 4096 * 4096;
+  const double start = Now();
+  pool.ParallelFor(pieces, [&](int64_t piece) {
+    const std::byte* p = buffer.data() + static_cast<size_t>(piece) * piece_bytes;
+    sink += wide ? Sum512(p, piece_bytes) : SumPlain(p, piece_bytes);
+  });
+  return static_cast<double>(piece_bytes) * static_cast<double>(pieces) / (Now() - start);
+}
+
+double PeakFlops(Isa isa, bool bfloat16, ThreadPool& pool) {
+  uint64_t (*run)() = nullptr;
+  double lanes = 0, ops = 2;
+  switch (isa) {
+    case Isa::kPortable:
+      return 0;
+    case Isa::kAvx2:
+      run = &Fma256;
+      lanes = 8;
+      break;
+    case Isa::kAvx512:
+    case Isa::kAvx512Bf16:
+      run = &Fma512;
+      lanes = 16;
+      if (bfloat16 && isa == Isa::kAvx512Bf16) {
+        run = &Bf16Pairs512;
+        ops = 4;
+      }
+      break;
+  }
+  const double start = Now();
+  pool.ParallelFor(pool.threads(), [&](int64_t) { sink += run(); });
+  return lanes * ops * kChains * static_cast<double>(kSteps) * pool.threads() / (Now() - start);
+}
+
+}  // namespace samebits

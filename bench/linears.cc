@@ -1,0 +1,156 @@
+// The linear layers of a whole model, with weights that no cache holds: at one row (decoding, bound
+// by memory) as a share of the read bandwidth, at many rows (a prompt, bound by arithmetic) as a
+// share of the peak. Limits and kernels are measured in turns, in the same run. No attention, no
+// norms: `samebits run --json` times the whole.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "bench/limits.h"
+#include "samebits/base/error.h"
+#include "samebits/tensor/convert.h"
+
+namespace samebits {
+namespace {
+
+struct ModelShape {
+  std::string name;
+  int64_t layers, hidden, kv, intermediate, vocab;
+};
+const ModelShape kShapes[] = {{"0.5b", 24, 896, 128, 4864, 151936},
+                              {"1.5b", 28, 1536, 256, 8960, 151936},
+                              {"7b", 28, 3584, 512, 18944, 152064}};
+
+struct Layer {
+  int64_t out, in;
+  std::byte* w;
+};
+
+struct Options {
+  std::string shape = "1.5b", cpu = "native", dtype = "bfloat16";
+  int threads = DefaultThreads();
+  int64_t rows = 1, layers = 0;
+  int rounds = 7;
+};
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double Median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+void Run(const Options& options) {
+  const auto dtype = ModelDTypeFromName(options.dtype);
+  const auto isa = IsaFromName(options.cpu);
+  const auto* shape = std::find_if(std::begin(kShapes), std::end(kShapes),
+                                   [&](const ModelShape& s) { return s.name == options.shape; });
+  if (!dtype || !isa || shape == std::end(kShapes) || options.rounds < 1 || options.rows < 1) {
+    Fail(ErrorCode::kUsage, "--dtype, --cpu, --shape, --rows or --rounds: no such value");
+  }
+  const int64_t count = options.layers > 0 ? options.layers : shape->layers;
+  std::vector<Layer> layers;
+  const int64_t h = shape->hidden, f = shape->intermediate;
+  for (int64_t i = 0; i < count; ++i) {
+    for (const auto& [out, in] :
+         {std::pair(h, h), std::pair(shape->kv, h), std::pair(shape->kv, h), std::pair(h, h),
+          std::pair(f, h), std::pair(f, h), std::pair(h, f)}) {
+      layers.push_back({out, in, nullptr});
+    }
+  }
+  if (options.rows == 1) layers.push_back({shape->vocab, h, nullptr});  // the logits
+  const int64_t element = DTypeSize(*dtype);
+  int64_t elements = 0;
+  for (const Layer& layer : layers) elements += layer.out * layer.in;
+  PagedBuffer weights(static_cast<size_t>(elements * element));
+  int64_t at = 0;
+  for (Layer& layer : layers) {
+    layer.w = weights.data() + at * element;
+    at += layer.out * layer.in;
+  }
+  // Ordinary numbers everywhere; the speed does not depend on which.
+  for (int64_t i = 0; i < elements; ++i) {
+    const float value = static_cast<float>((i * 37 + i / 4099) % 255 - 127) / 4096;
+    if (*dtype == DType::kF32) {
+      reinterpret_cast<float*>(weights.data())[i] = value;
+    } else {
+      reinterpret_cast<uint16_t*>(weights.data())[i] =
+          *dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
+    }
+  }
+  const int64_t widest = std::max(f, shape->vocab);
+  PagedBuffer x(static_cast<size_t>(options.rows * f * element));
+  PagedBuffer y(static_cast<size_t>(options.rows * (options.rows == 1 ? widest : f) * element));
+  std::memcpy(x.data(), weights.data(), static_cast<size_t>(options.rows * f * element));
+  PagedBuffer scratch(size_t{2} << 30);
+
+  ThreadPool pool(options.threads);
+  const Kernels& kernels = SelectKernels(*isa);
+  const auto pass = [&] {
+    for (const Layer& layer : layers) {
+      const LinearArgs args = {*dtype,   *dtype,       x.data(), layer.w,  nullptr,
+                               y.data(), options.rows, layer.in, layer.out};
+      constexpr int64_t kBlock = 24;
+      const int64_t wanted = std::max(kBlock, layer.out / (8 * options.threads));
+      const int64_t piece = (wanted + kBlock - 1) / kBlock * kBlock;
+      pool.ParallelFor((layer.out + piece - 1) / piece, [&](int64_t i) {
+        kernels.linear(args, 0, options.rows, i * piece, std::min(layer.out, (i + 1) * piece));
+      });
+    }
+  };
+  pass();
+  const double bytes = static_cast<double>(elements * element);
+  const double flops = 2.0 * static_cast<double>(elements * options.rows);
+  std::vector<double> bandwidth, peak, speed, share;
+  for (int round = 0; round < options.rounds; ++round) {
+    bandwidth.push_back(ReadBandwidth(scratch, pool));
+    peak.push_back(PeakFlops(*isa, *dtype == DType::kBF16, pool));
+    const double start = Now();
+    pass();
+    const double seconds = Now() - start;
+    bandwidth.back() = std::max(bandwidth.back(), ReadBandwidth(scratch, pool));
+    speed.push_back((options.rows == 1 ? bytes : flops) / seconds);
+    share.push_back(speed.back() / (options.rows == 1 ? bandwidth.back() : peak.back()));
+  }
+  const auto [low, high] = std::minmax_element(share.begin(), share.end());
+  fmt::print("{} {} {} threads {} rows {}: ", options.shape, options.dtype, IsaName(*isa),
+             options.threads, options.rows);
+  if (options.rows == 1) {
+    fmt::print("{:.2f} GB of weights, read {:.1f} GB/s; measured bandwidth {:.1f} GB/s; share",
+               bytes / 1e9, Median(speed) / 1e9, Median(bandwidth) / 1e9);
+  } else {
+    fmt::print("{:.0f} GFLOP/s; measured peak {:.0f} GFLOP/s; share", Median(speed) / 1e9,
+               Median(peak) / 1e9);
+  }
+  fmt::print(" {:.0f} % ({:.0f} to {:.0f}, {} rounds)\n", 100 * Median(share), 100 * *low,
+             100 * *high, options.rounds);
+}
+
+}  // namespace
+}  // namespace samebits
+
+int main(int argc, char** argv) {
+  CLI::App app("The linear layers of a model against this machine's limits");
+  samebits::Options options;
+  app.add_option("--shape", options.shape, "0.5b, 1.5b or 7b (Qwen2.5)");
+  app.add_option("--layers", options.layers, "fewer layers than the shape has");
+  app.add_option("--cpu", options.cpu, "native, avx512bf16, avx512, avx2, portable");
+  app.add_option("--dtype", options.dtype, "bfloat16, float16, float32");
+  app.add_option("--threads", options.threads, "threads");
+  app.add_option("--rows", options.rows, "1: decoding; many: a prompt");
+  app.add_option("--rounds", options.rounds, "measurements; the median is printed");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    samebits::Run(options);
+  } catch (const samebits::Error& error) {
+    fmt::print(stderr, "linears: {}\n", error.what());
+    return 2;
+  }
+}
