@@ -3,7 +3,9 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 # Progress on a terminal, silence in a log.
 QUIET := $(if $(MAKE_TERMOUT),,-- --quiet)
-CONFIGURE := cmake --log-level=NOTICE --preset
+# $(call configure,PRESET): silent unless it fails.
+configure = @mkdir -p build && cmake --preset $(1) > build/configure-$(1).log 2>&1 || \
+	{ cat build/configure-$(1).log >&2; exit 2; }
 
 .DEFAULT_GOAL := build
 .PHONY: help build demo test install format tidy sanitize fuzz bench python-env python-test clean
@@ -13,7 +15,7 @@ help:  ## this list
 
 build:  ## the program: build/release/samebits
 	@tools/install_dependencies.sh build
-	@$(CONFIGURE) release
+	$(call configure,release)
 	@cmake --build --preset release -j $(JOBS) --target samebits $(QUIET)
 
 demo: build  ## a ported model is judged, twice, in under a minute
@@ -21,7 +23,7 @@ demo: build  ## a ported model is judged, twice, in under a minute
 
 test:  ## builds everything and runs all tests that need no Python
 	@tools/install_dependencies.sh build
-	@$(CONFIGURE) release
+	$(call configure,release)
 	@cmake --build --preset release -j $(JOBS) $(QUIET)
 	@ctest --preset release -j $(JOBS)
 
@@ -34,24 +36,24 @@ format:  ## clang-format on all C++ files
 
 tidy:  ## clang-tidy on all C++ files
 	@tools/install_dependencies.sh build tidy
-	@$(CONFIGURE) release
+	$(call configure,release)
 	@tools/tidy.sh build/release $(JOBS)
 
 sanitize:  ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/install_dependencies.sh build
-	@$(CONFIGURE) dev
+	$(call configure,dev)
 	@cmake --build --preset dev -j $(JOBS) $(QUIET)
 	@ctest --preset dev -j $(JOBS)
 
 fuzz:  ## a short run of every libFuzzer target (SECONDS_EACH=20)
 	@tools/install_dependencies.sh build fuzz
-	@$(CONFIGURE) fuzz
+	$(call configure,fuzz)
 	@cmake --build --preset fuzz -j $(JOBS) $(QUIET)
 	@tools/fuzz.sh build/fuzz $(or $(SECONDS_EACH),20)
 
 bench:  ## builds the benchmarks: build/bench/bench
 	@tools/install_dependencies.sh build bench
-	@$(CONFIGURE) bench
+	$(call configure,bench)
 	@cmake --build --preset bench -j $(JOBS) $(QUIET)
 	@echo "the benchmarks are in build/bench/bench; docs/benchmarks.md says how they are run"
 
@@ -63,4 +65,4 @@ python-test: test python-env  ## tests of the Python package, of planted bugs, o
 	@tools/python_test.sh build/venv
 
 clean:  ## removes build/ but for the Python environment and downloaded models
-	@rm -rf build/release build/dev build/fuzz build/bench build/demo build/ci
+	@rm -rf build/release build/dev build/fuzz build/bench build/demo build/ci build/*.log

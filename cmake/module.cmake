@@ -15,6 +15,8 @@ function(samebits_module name)
   target_link_libraries(samebits_${name} PUBLIC ${arg_DEPENDS})
   if(SAMEBITS_FUZZ)
     target_compile_options(samebits_${name} PRIVATE -fsanitize=fuzzer-no-link)
+    # Only what the fuzz targets need is built.
+    set_target_properties(samebits_${name} PROPERTIES EXCLUDE_FROM_ALL ON)
   endif()
 
   foreach(fuzzer ${fuzzers})
