@@ -34,13 +34,13 @@ int64_t CheckedBytes(const Json& sizes, DType dtype, Shape& shape, const std::st
     shape.push_back(size.get<int64_t>());
     empty = empty || shape.back() == 0;
   }
-  if (empty) return 0;
   for (int64_t size : shape) {
-    if (__builtin_mul_overflow(bytes, size, &bytes)) {
+    // A size of 0 must not hide an overflow of the others from whoever multiplies them in order.
+    if (__builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes)) {
       Fail(ErrorCode::kBadInput, "{}: shape {}: more bytes than 2^63", what, Excerpt(sizes));
     }
   }
-  return bytes;
+  return empty ? 0 : bytes;
 }
 
 TensorEntry ParseEntry(const std::string& name, const Json& object, uint64_t data_size,
