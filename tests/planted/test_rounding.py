@@ -43,6 +43,7 @@ class Judge:
         self.values = {name: trace[name].float32().astype(np.float64) for name in trace}
         cast = {name: value.astype(ml_dtypes.bfloat16) for name, value in tensors.items()}
         self.weights = {name: value.astype(np.float64) for name, value in cast.items()}
+        self.input_ids = trace.input_ids
         self.outside: dict[str, int] = {}
 
     def within(
@@ -113,7 +114,8 @@ class Judge:
         self.within(name, total, 0)
 
     def run(self) -> None:
-        self.within("model.embed_tokens", self.values["model.embed_tokens"], 0)  # bfloat16 at least
+        rows = self.weights["model.embed_tokens.weight"][self.input_ids]
+        self.within("model.embed_tokens", rows, 0)
         self.rotary()
         x = "model.embed_tokens"
         for n in range(self.shape.num_hidden_layers):
