@@ -118,11 +118,11 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
 
 template <DType dtype>
 float BiasAt(const LinearArgs& a, int64_t n) {
-  Element<dtype> rounded;
+  Element<dtype> rounded[16];  // one is used: g++ does not see that the others are not
   WithDType(a.weight_dtype, [&]<DType from>() {
-    Convert<from, dtype>(static_cast<const Element<from>*>(a.bias) + n, &rounded, 1);
+    Convert<from, dtype>(static_cast<const Element<from>*>(a.bias) + n, rounded, 1);
   });
-  return V::First(V::template Load<dtype>(&rounded, 1));
+  return V::First(V::template Load<dtype>(rounded, 1));
 }
 
 template <DType dtype, int rows, int outs>

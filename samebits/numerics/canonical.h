@@ -5,18 +5,19 @@
 // end by
 //   for d in 8, 4, 2, 1: lane[l] = lane[l] + lane[l ^ d]        (result: lane 0)
 //   float32, float16: step j feeds elements 16 j + l to lane l:   lane = fma(x, w, lane)
-//   bfloat16:         step j feeds elements 32 j + 2 l and 32 j + 2 l + 1 to lane l, odd element
-//   first:
-//                     lane = fma(x[odd], w[odd], lane); lane = fma(x[even], w[even], lane),
-//                     with denormal inputs and results flushed to zero (what VDPBF16PS does)
+//   bfloat16:         step j feeds elements 32 j + 2 l and 32 j + 2 l + 1 to lane l, odd first:
+//                     lane = fma(x[odd], w[odd], lane); lane = fma(x[even], w[even], lane)
 //   Elements beyond the end count as +0. Then bias: one fp32 addition. Then one rounding to dtype.
-// RMSNorm: sum of squares in the float32 order above; v = sum / size + eps; r = 1 / sqrt(v); h = x
-// r. Softmax over the n visible keys: m = max; e_j = Exp(s_j - m); sum in 16 lanes, key j to lane j
-// mod 16,
-//   plain additions, reduced as above; p_j = e_j * (1 / sum).
+// RMSNorm: sum of squares in the float32 order above; v = sum / size + eps; r = 1 / sqrt(v);
+//   h = round(x r); y = round(w h).
+// Rotary: e = 2 i / head_dim, p = theta^e, inv_freq = 1 / p, angle = position inv_freq, cosine and
+//   sine, each rounded to fp32; then to dtype.
+// Softmax over the n visible keys: m = max; e_j = Exp(s_j - m); sum in 16 lanes, key j to lane
+//   j mod 16, plain additions, reduced as above; p_j = e_j * (1 / sum).
 // Context, for every d: one chain over keys in order: acc = fma(p_j, v_jd, acc); bfloat16: keys in
-// pairs
-//   (2i, 2i+1), odd first, then even, flushed as above; a missing odd key counts as +0.
+//   pairs (2i, 2i+1), odd first, then even; a missing odd key counts as +0.
+// Denormals: Linear and Attention in bfloat16 run with denormal inputs and results flushed to zero
+//   from beginning to end (VDPBF16PS can not do otherwise); everything else keeps them.
 // SiLU: x / (1 + Exp(-x)) in fp32, then one rounding.
 // Only + - * / sqrt fma of IEEE 754; Exp, the cosine and the sine are polynomials of ours (math.h).
 // NaN and infinities follow from these rules; the payload and sign of a NaN are not part of them.
