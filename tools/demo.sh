@@ -37,7 +37,7 @@ heading "1. A small language model answers"
 say "models/nano has the architecture of Qwen2.5 and learnt short sums."
 run 0 "$samebits" run $model "$question"
 
-heading "2. Somebody ported it to JAX. The logits are off by several units"
+heading "2. Somebody ported it to JAX. The logits are off by more than 20"
 say "The port recorded what it computed, layer by layer. Is that rounding, or a bug?"
 run 0 "$samebits" trace $model "$question" -o build/demo/ours.safetensors
 run 1 "$samebits" diff --only lm_head build/demo/ours.safetensors $model/demo/port_buggy.safetensors
