@@ -8,6 +8,7 @@
 #include <span>
 
 #include "samebits/base/error.h"
+#include "samebits/text/chat.h"
 
 namespace samebits {
 
@@ -68,15 +69,24 @@ std::vector<int64_t> ParseIds(const std::string& text) {
   return ids;
 }
 
-std::vector<int64_t> PromptIds(const ModelOptions& options, std::optional<Tokenizer>& tokenizer) {
+std::vector<int64_t> PromptIds(const ModelOptions& options, const ModelConfig& config,
+                               std::optional<Tokenizer>& tokenizer) {
   if (!options.ids.empty() && !options.prompt.empty()) {
     Fail(ErrorCode::kUsage, "give a prompt or --ids, not both");
   }
-  if (!options.ids.empty()) return ParseIds(options.ids);
-  if (options.prompt.empty()) Fail(ErrorCode::kUsage, "give a prompt or --ids 1,2,3");
-  if (!tokenizer) tokenizer = Tokenizer::Open(options.model);
-  return tokenizer->Encode(options.raw ? options.prompt
-                                       : FormatChat(options.model, options.prompt));
+  if (options.ids.empty() && options.prompt.empty()) {
+    Fail(ErrorCode::kUsage, "give a prompt or --ids 1,2,3");
+  }
+  std::vector<int64_t> ids;
+  if (!options.ids.empty()) {
+    ids = ParseIds(options.ids);
+  } else {
+    if (!tokenizer) tokenizer = Tokenizer::Open(options.model);
+    ids =
+        tokenizer->Encode(options.raw ? options.prompt : FormatChat(options.model, options.prompt));
+  }
+  CheckIds(ids, config);
+  return ids;
 }
 
 const TensorView& Prefill(Runtime& runtime, const std::vector<int64_t>& ids, int64_t chunk,

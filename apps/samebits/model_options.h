@@ -30,8 +30,10 @@ void AddModelOptions(CLI::App& command, ModelOptions& options);
 DType ChosenDType(const ModelOptions& options, const ModelConfig& config);
 RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& config);
 
-// The token ids of --ids or of the prompt. `tokenizer` is opened when needed.
-std::vector<int64_t> PromptIds(const ModelOptions& options, std::optional<Tokenizer>& tokenizer);
+// The token ids of --ids or of the prompt, checked against the vocabulary and the context before
+// anything is sized by them. `tokenizer` is opened when needed.
+std::vector<int64_t> PromptIds(const ModelOptions& options, const ModelConfig& config,
+                               std::optional<Tokenizer>& tokenizer);
 
 // "1,2,3"; throws Error(kUsage).
 std::vector<int64_t> ParseIds(const std::string& text);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 
@@ -51,6 +52,7 @@ class Stream {
   std::string text_, pending_;
 };
 
+// As transformers does: generation_config.json, where it names stop tokens, counts alone.
 std::vector<int64_t> StopIds(const std::string& folder, const ModelConfig& config) {
   std::vector<int64_t> ids = config.eos_token_ids;
   const std::string path = folder + "/generation_config.json";
@@ -59,6 +61,7 @@ std::vector<int64_t> StopIds(const std::string& folder, const ModelConfig& confi
   const Json json = ParseJson(ReadTextFile(path, 1 << 20), path);
   if (!json.is_object() || !HasField(json, "eos_token_id")) return ids;
   const Json& eos = json["eos_token_id"];
+  ids.clear();
   for (const Json& id : eos.is_array() ? eos : Json::array({eos})) {
     if (!id.is_number_integer()) {
       Fail(ErrorCode::kBadInput, "{}: eos_token_id: expected token ids, found {}", path,
@@ -69,14 +72,27 @@ std::vector<int64_t> StopIds(const std::string& folder, const ModelConfig& confi
   return ids;
 }
 
+// What was printed must have arrived: a full disk is an error, too.
+void FlushOutput() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    Fail(ErrorCode::kIo, "standard output: can not be written");
+  }
+}
+
+void CheckSampling(const SamplingOptions& options) {  // CLI::Range lets NaN pass
+  if (std::isnan(options.temperature)) Fail(ErrorCode::kUsage, "--temperature: not a number");
+  if (std::isnan(options.top_p)) Fail(ErrorCode::kUsage, "--top-p: not a number");
+}
+
 void Run(const RunOptions& options) {
+  CheckSampling(options.sampling);
   const auto start = Clock::now();
   const Checkpoint checkpoint = Checkpoint::Open(options.model.model);
   const Graph graph = BuildGraph(checkpoint.config());
   const RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
   std::optional<Tokenizer> tokenizer;
   std::error_code ignored;
-  const std::vector<int64_t> prompt = PromptIds(options.model, tokenizer);
+  const std::vector<int64_t> prompt = PromptIds(options.model, checkpoint.config(), tokenizer);
   if (!tokenizer && std::filesystem::exists(options.model.model + "/tokenizer.json", ignored)) {
     try {  // for the text beside the ids; ids alone are fine
       tokenizer = Tokenizer::Open(options.model.model);
@@ -116,6 +132,7 @@ void Run(const RunOptions& options) {
     } else {
       fmt::print("\n");
     }
+    FlushOutput();
     return;
   }
   const double decode = Seconds(read, done);
@@ -134,6 +151,7 @@ void Run(const RunOptions& options) {
         {"decode_s", decode},
         {"decode_tokens_per_s", static_cast<double>(output.size() - 1) / decode}}}};
   fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+  FlushOutput();
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ void RunTrace(const TraceOptions& options) {
   const Graph graph = BuildGraph(checkpoint.config());
   const RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
   std::optional<Tokenizer> tokenizer;
-  const std::vector<int64_t> ids = PromptIds(options.model, tokenizer);
+  const std::vector<int64_t> ids = PromptIds(options.model, checkpoint.config(), tokenizer);
   Runtime runtime(graph, checkpoint, how);
   TraceRecorder recorder(options.output, graph, how.dtype, ids,
                          {{"framework_version", SAMEBITS_VERSION},

@@ -151,7 +151,6 @@ TensorView Runtime::Impl::Make(const Node& node, const std::string& name, int64_
   return view;
 }
 
-
 // Shares rows out when there is work enough for it.
 void Runtime::Impl::ForRows(int64_t count, int64_t row_work,
                             const std::function<void(int64_t, int64_t)>& fn) {
@@ -301,6 +300,21 @@ void Runtime::Impl::Run(const Node& node, const std::vector<const TensorView*>& 
   }
 }
 
+void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already) {
+  if (ids.empty()) Fail(ErrorCode::kUsage, "no token ids: at least one is needed");
+  for (int64_t id : ids) {
+    if (id < 0 || id >= config.vocab_size) {
+      Fail(ErrorCode::kUsage, "token id {}: expected 0 to {} (vocab_size - 1)", id,
+           config.vocab_size - 1);
+    }
+  }
+  const int64_t tokens = already + static_cast<int64_t>(ids.size());
+  if (tokens > config.max_position_embeddings) {
+    Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings)",
+         tokens, config.max_position_embeddings);
+  }
+}
+
 Runtime::Runtime(const Graph& graph, const Checkpoint& checkpoint, const RuntimeOptions& options)
     : impl_(std::make_unique<Impl>(graph, checkpoint, options)) {}
 
@@ -310,19 +324,8 @@ int64_t Runtime::length() const { return impl_->length; }
 
 const TensorView& Runtime::Forward(std::span<const int64_t> ids, Recorder* recorder) {
   Impl& impl = *impl_;
-  const ModelConfig& config = impl.graph.config;
-  if (ids.empty()) Fail(ErrorCode::kUsage, "no token ids: at least one is needed");
-  for (int64_t id : ids) {
-    if (id < 0 || id >= config.vocab_size) {
-      Fail(ErrorCode::kUsage, "token id {}: expected 0 to {} (vocab_size - 1)", id,
-           config.vocab_size - 1);
-    }
-  }
+  CheckIds(ids, impl.graph.config, impl.length);
   const auto count = static_cast<int64_t>(ids.size());
-  if (impl.length + count > config.max_position_embeddings) {
-    Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings)",
-         impl.length + count, config.max_position_embeddings);
-  }
   impl.ids = ids;
   impl.recorder = recorder;
   impl.positions.resize(ids.size());

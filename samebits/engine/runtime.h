@@ -30,6 +30,9 @@ struct RuntimeOptions {
   int threads = 1;
 };
 
+// Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
+void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already = 0);
+
 class Runtime {
  public:
   // `checkpoint` and `graph` must outlive the runtime. Throws Error when the CPU lacks the isa.
@@ -39,7 +42,7 @@ class Runtime {
   Runtime& operator=(const Runtime&) = delete;
 
   // Appends tokens to the sequence. Returns the logits of the last one, [1, V] in the dtype, valid
-  // until the next call. Throws Error(kUsage) for ids outside the vocabulary.
+  // until the next call. Throws as CheckIds does.
   // With a recorder all rows of the logits are computed and recorded.
   const TensorView& Forward(std::span<const int64_t> ids, Recorder* recorder = nullptr);
 

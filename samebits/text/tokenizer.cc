@@ -1,9 +1,8 @@
 #include "samebits/text/tokenizer.h"
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
-#include <limits>
+#include <queue>
 
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
@@ -92,7 +91,8 @@ bool ToBytes(std::string_view token, const std::map<uint32_t, uint8_t>& alphabet
     const auto c = static_cast<uint8_t>(token[i]);
     uint32_t code = c;
     size_t length = 1;
-    if (c >= 0xc0 && i + 1 < token.size()) {  // all stand-ins have at most two bytes
+    if (c >= 0x80) {  // all other stand-ins have two bytes
+      if (c < 0xc2 || c > 0xdf || i + 1 == token.size()) return false;
       code = (c & 0x1fU) << 6 | (static_cast<uint8_t>(token[i + 1]) & 0x3fU);
       length = 2;
     }
@@ -118,57 +118,130 @@ const Json& Member(const Json& object, const char* key, const std::string& place
   return object[key];
 }
 
+bool Is(const Json& object, const char* key, const Json& value) {
+  return object.is_object() && object.contains(key) && object[key] == value;
+}
+
+bool IsByteLevel(const Json& json, bool use_regex) {
+  return Is(json, "type", "ByteLevel") && Is(json, "add_prefix_space", false) &&
+         Is(json, "use_regex", use_regex);
+}
+
+bool IsQwen2Split(const Json& json) {
+  return Is(json, "type", "Split") && Is(json, "pattern", {{"Regex", kQwen2Pattern}}) &&
+         Is(json, "behavior", "Isolated") && Is(json, "invert", false);
+}
+
+// The items of a Sequence, or the one that is none.
+std::vector<Json> Items(const Json& json, const char* key) {
+  if (!Is(json, "type", "Sequence")) return {json};
+  if (!json.contains(key) || !json[key].is_array()) return {};
+  return json[key].get<std::vector<Json>>();
+}
+
+// A template that puts the text and nothing else.
+bool AddsNoTokens(const Json& processor) {
+  if (processor.is_null() || Is(processor, "type", "ByteLevel")) return true;
+  if (!Is(processor, "type", "TemplateProcessing") || !processor.contains("single")) return false;
+  const Json& single = processor["single"];
+  return single.is_array() && single.size() == 1 && single[0].is_object() &&
+         single[0].contains("Sequence");
+}
+
+// Settings that would change ids, each with the values under which it does not.
+void CheckSettings(const Json& json, const Json& model, const std::string& place) {
+  const auto refuse = [&](const std::string& what, const Json& value, const char* supported) {
+    Fail(ErrorCode::kUnsupported, "{}: {} {}: supported: {}", place, what, Excerpt(value),
+         supported);
+  };
+  if (HasField(json, "normalizer") && json["normalizer"] != Json{{"type", "NFC"}}) {
+    refuse("normalizer", json["normalizer"], "none and NFC");
+  }
+  if (HasField(json, "post_processor")) {
+    for (const Json& processor : Items(json["post_processor"], "processors")) {
+      if (!AddsNoTokens(processor)) refuse("post_processor", processor, "those that add no token");
+    }
+  }
+  for (const char* key : {"truncation", "padding"}) {
+    if (HasField(json, key)) refuse(key, json[key], "none");
+  }
+  for (const char* key : {"byte_fallback", "ignore_merges"}) {
+    if (HasField(model, key) && model[key] != false) refuse(key, model[key], "false");
+  }
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (HasField(model, key) && model[key] != "") refuse(key, model[key], "none");
+  }
+  if (HasField(model, "dropout") && model["dropout"] != 0) {
+    refuse("dropout", model["dropout"], "none");
+  }
+}
+
+uint64_t Pair(int64_t left, int64_t right) {
+  return static_cast<uint64_t>(left) << 32 | static_cast<uint64_t>(right);
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::Parse(std::string_view text, const std::string& place) {
   const Json json = ParseJson(text, place);
   Tokenizer result;
   const Json& model = Member(json, "model", place);
-  if (!model.is_object() || !model.contains("type") || model["type"] != "BPE") {
+  if (!Is(model, "type", "BPE")) {
     Fail(ErrorCode::kUnsupported, "{}: model: supported is byte-level BPE only", place);
   }
-  if (HasField(json, "normalizer") && json["normalizer"] != Json{{"type", "NFC"}}) {
-    Fail(ErrorCode::kUnsupported, "{}: normalizer {}: supported are none and NFC", place,
-         Excerpt(json["normalizer"]));
-  }
-  // The pre-tokenizers known here, told by the texts that matter.
-  const std::string pre = Member(json, "pre_tokenizer", place).dump();
-  const std::string qwen2 = Json(kQwen2Pattern).dump();
-  if (pre.find(qwen2) != std::string::npos) {
+  CheckSettings(json, model, place);
+  const Json& pre = Member(json, "pre_tokenizer", place);
+  const std::vector<Json> parts = Items(pre, "pretokenizers");
+  if (parts.size() == 2 && IsQwen2Split(parts[0]) && IsByteLevel(parts[1], false)) {
     result.pattern_ = Pattern::kQwen2;
-  } else if (pre.find("\"Split\"") == std::string::npos &&
-             pre.find("\"use_regex\":true") != std::string::npos &&
-             pre.find("\"add_prefix_space\":true") == std::string::npos) {
-    result.pattern_ = pre.find("\"individual_digits\":true") != std::string::npos
-                          ? Pattern::kDigitsGpt2
-                          : Pattern::kGpt2;
+  } else if (parts.size() == 2 && Is(parts[0], "type", "Digits") &&
+             Is(parts[0], "individual_digits", true) && IsByteLevel(parts[1], true)) {
+    result.pattern_ = Pattern::kDigitsGpt2;
+  } else if (parts.size() == 1 && IsByteLevel(parts[0], true)) {
+    result.pattern_ = Pattern::kGpt2;
   } else {
     Fail(ErrorCode::kUnsupported, "{}: pre_tokenizer {}: supported are Qwen2's and GPT-2's", place,
-         pre.substr(0, 120));
+         Excerpt(pre));
   }
+  result.ReadModel(model, place);
+  if (HasField(json, "added_tokens")) result.ReadAddedTokens(json["added_tokens"], place);
+  return result;
+}
+
+void Tokenizer::ReadModel(const Json& model, const std::string& place) {
   const auto alphabet = ByteAlphabet();
   const Json& vocab = Member(model, "vocab", place);
   const Json& merges = Member(model, "merges", place);
   if (!vocab.is_object() || !merges.is_array()) {
     Fail(ErrorCode::kBadInput, "{}: model: expected an object 'vocab' and a list 'merges'", place);
   }
+  byte_ids_.fill(-1);
   for (const auto& [token, id] : vocab.items()) {
     std::string bytes;
-    if (!ToBytes(token, alphabet, bytes)) continue;  // an added token, listed below
     const int64_t value = TokenId(id, place + ": vocab");
-    result.vocab_[bytes] = value;
-    result.bytes_[value] = bytes;
+    if (!ToBytes(token, alphabet, bytes)) continue;  // an added token, listed elsewhere
+    vocab_[bytes] = value;
+    if (!bytes_.emplace(value, bytes).second) {
+      Fail(ErrorCode::kBadInput, "{}: vocab: two tokens have the id {}", place, value);
+    }
+    if (bytes.size() == 1) byte_ids_[static_cast<uint8_t>(bytes[0])] = value;
   }
+  ReadMerges(merges, place);
+}
+
+void Tokenizer::ReadMerges(const Json& merges, const std::string& place) {
+  const auto alphabet = ByteAlphabet();
   int64_t rank = 0;
   for (const Json& merge : merges) {  // ["a", "b"] or "a b"
     std::string left, right;
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       left = merge[0].get<std::string>();
       right = merge[1].get<std::string>();
-    } else if (merge.is_string() && merge.get_ref<const std::string&>().find(' ') > 0) {
+    } else if (merge.is_string()) {
       const auto& both = merge.get_ref<const std::string&>();
-      left = both.substr(0, both.find(' '));
-      right = both.substr(std::min(both.size(), both.find(' ') + 1));
+      const size_t space = std::min(both.size(), both.find(' '));
+      left = both.substr(0, space);
+      right = both.substr(std::min(both.size(), space + 1));
     }
     std::string a, b;
     if (left.empty() || right.empty() || !ToBytes(left, alphabet, a) ||
@@ -176,26 +249,43 @@ Tokenizer Tokenizer::Parse(std::string_view text, const std::string& place) {
       Fail(ErrorCode::kBadInput, "{}: merges: expected two tokens, found {}", place,
            Excerpt(merge));
     }
-    if (!result.vocab_.contains(a + b)) {
-      Fail(ErrorCode::kBadInput, "{}: merges: {} gives a token that vocab does not have", place,
-           Excerpt(merge));
+    const auto left_id = vocab_.find(a), right_id = vocab_.find(b), id = vocab_.find(a + b);
+    if (left_id == vocab_.end() || right_id == vocab_.end() || id == vocab_.end()) {
+      Fail(ErrorCode::kBadInput, "{}: merges: {} has or gives a token that vocab does not have",
+           place, Excerpt(merge));
     }
-    result.merges_.emplace(a + '\0' + b, rank++);
+    // Of equal pairs the last counts, as in the `tokenizers` library.
+    merges_.insert_or_assign(Pair(left_id->second, right_id->second), Merge{rank++, id->second});
   }
-  if (HasField(json, "added_tokens")) {
-    for (const Json& token : json["added_tokens"]) {
-      const std::string content = StringField(token, "content", place + ": added_tokens");
-      if (content.empty()) Fail(ErrorCode::kBadInput, "{}: added_tokens: empty content", place);
-      const int64_t id = TokenId(Member(token, "id", place), place + ": added_tokens");
-      result.added_[content] = id;
-      if (HasField(token, "special") && BoolField(token, "special", place)) {
-        result.special_[id] = content;
-      } else {
-        result.bytes_[id] = content;
-      }
+}
+
+void Tokenizer::ReadAddedTokens(const Json& tokens, const std::string& place) {
+  const std::string where = place + ": added_tokens";
+  if (!tokens.is_array()) {
+    Fail(ErrorCode::kBadInput, "{}: expected a list, found {}", where, Excerpt(tokens));
+  }
+  for (const Json& token : tokens) {
+    if (!token.is_object()) {
+      Fail(ErrorCode::kBadInput, "{}: expected objects, found {}", where, Excerpt(token));
+    }
+    const std::string content = StringField(token, "content", where);
+    if (content.empty()) Fail(ErrorCode::kBadInput, "{}: empty content", where);
+    const int64_t id = TokenId(Member(token, "id", where), where);
+    const auto flag = [&](const char* key) {
+      return HasField(token, key) && BoolField(token, key, where);
+    };
+    for (const char* key : {"single_word", "lstrip", "rstrip"}) {
+      if (!flag(key)) continue;
+      Fail(ErrorCode::kUnsupported, "{}: {}: {} is true; supported: false", where,
+           Excerpt(token["content"]), key);
+    }
+    (flag("normalized") ? normalized_ : added_)[content] = id;
+    if (flag("special")) {
+      special_[id] = content;
+    } else {
+      bytes_[id] = content;
     }
   }
-  return result;
 }
 
 Tokenizer Tokenizer::Open(const std::string& folder) {
@@ -207,43 +297,64 @@ Tokenizer Tokenizer::Open(const std::string& folder) {
   return Parse(ReadTextFile(path, kMaxTokenizerBytes), path);
 }
 
-// Merges the pair of lowest rank, leftmost first, until none is left.
+// Merges the pair of lowest rank, leftmost first, until none is left. Pairs wait in a heap, so a
+// piece of n bytes takes n log n steps.
 void Tokenizer::EncodePiece(std::string_view piece, std::vector<int64_t>& ids) const {
-  std::vector<std::string> parts;
-  for (char c : piece) parts.emplace_back(1, c);
-  while (parts.size() > 1) {
-    int64_t best = std::numeric_limits<int64_t>::max();
-    size_t at = 0;
-    for (size_t i = 0; i + 1 < parts.size(); ++i) {
-      const auto found = merges_.find(parts[i] + '\0' + parts[i + 1]);
-      if (found != merges_.end() && found->second < best) {
-        best = found->second;
-        at = i;
-      }
+  struct Part {
+    int64_t id;
+    int64_t previous, next;  // -1: none
+  };
+  struct Candidate {
+    int64_t rank, at;  // `at`: the left part
+    uint64_t pair;
+    int64_t id;
+    bool operator<(const Candidate& other) const {  // the heap's top is the largest
+      return rank != other.rank ? rank > other.rank : at > other.at;
     }
-    if (best == std::numeric_limits<int64_t>::max()) break;
-    parts[at] += parts[at + 1];
-    parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(at) + 1);
-  }
-  for (const std::string& part : parts) {
-    const auto found = vocab_.find(part);
-    if (found == vocab_.end()) {
-      Fail(ErrorCode::kBadInput, "tokenizer.json: no token for the byte {:#x}",
-           static_cast<uint8_t>(part[0]));
+  };
+  const auto size = static_cast<int64_t>(piece.size());
+  std::vector<Part> parts;
+  for (int64_t i = 0; i < size; ++i) {
+    const auto byte = static_cast<uint8_t>(piece[static_cast<size_t>(i)]);
+    if (byte_ids_[byte] < 0) {
+      Fail(ErrorCode::kBadInput, "tokenizer.json: no token for the byte {:#x}", byte);
     }
-    ids.push_back(found->second);
+    parts.push_back({byte_ids_[byte], i - 1, i + 1 < size ? i + 1 : -1});
   }
+  std::priority_queue<Candidate> candidates;
+  const auto pair_at = [&](int64_t at) { return Pair(parts[at].id, parts[parts[at].next].id); };
+  const auto propose = [&](int64_t at) {
+    if (at < 0 || parts[at].next < 0) return;
+    const auto found = merges_.find(pair_at(at));
+    if (found == merges_.end()) return;
+    candidates.push({found->second.rank, at, found->first, found->second.id});
+  };
+  for (int64_t i = 0; i < size; ++i) propose(i);
+  while (!candidates.empty()) {
+    const Candidate best = candidates.top();
+    candidates.pop();
+    Part& left = parts[best.at];
+    if (left.id < 0 || left.next < 0 || pair_at(best.at) != best.pair) continue;  // gone since
+    Part& right = parts[left.next];
+    left.id = best.id;
+    left.next = right.next;
+    if (right.next >= 0) parts[right.next].previous = best.at;
+    right.id = -1;
+    propose(left.previous);
+    propose(best.at);
+  }
+  for (int64_t i = 0; i >= 0; i = parts[i].next) ids.push_back(parts[i].id);
 }
 
 void Tokenizer::EncodePlain(std::string_view text, std::vector<int64_t>& ids) const {
   for (size_t i = 0; i < text.size(); ++i) {
-    if (static_cast<uint8_t>(text[i]) >= 0x80) {
-      Fail(
-          ErrorCode::kUnsupported,
-          "the text has a character beyond ASCII at byte {}: its class is not known here yet; give "
-          "token ids: --ids 1,2,3",
-          i);
-    }
+    if (static_cast<uint8_t>(text[i]) < 0x80) continue;
+    size_t end = i + 1;
+    while (end < text.size() && (static_cast<uint8_t>(text[end]) & 0xc0U) == 0x80U) ++end;
+    Fail(ErrorCode::kUnsupported,
+         "the text has a character beyond ASCII, {}: its class is not known here yet; give token "
+         "ids: --ids 1,2,3",
+         Excerpt(Json(std::string(text.substr(i, end - i)))));
   }
   while (!text.empty()) {
     // Digits come apart before GPT-2's pattern sees the text in between.
@@ -262,28 +373,43 @@ void Tokenizer::EncodePlain(std::string_view text, std::vector<int64_t>& ids) co
   }
 }
 
-std::vector<int64_t> Tokenizer::Encode(std::string_view text) const {
-  std::vector<int64_t> ids;
-  while (!text.empty()) {
-    // The first added token in the text; of those that begin there, the longest.
-    size_t at = std::string_view::npos;
+// Finds added tokens from the left, the longest of those that begin at one place; what lies between
+// goes to `plain`.
+void Tokenizer::EncodeBetween(const std::map<std::string, int64_t>& added, std::string_view text,
+                              const std::function<void(std::string_view)>& plain,
+                              std::vector<int64_t>& ids) const {
+  size_t begin = 0;
+  for (size_t i = 0; i < text.size();) {
     std::string_view token;
     int64_t id = -1;
-    for (const auto& [content, token_id] : added_) {
-      const size_t found = text.find(content);
-      if (found == std::string_view::npos) continue;
-      if (at == std::string_view::npos || found < at ||
-          (found == at && content.size() > token.size())) {
-        at = found;
-        token = content;
-        id = token_id;
+    const std::string first(1, text[i]);
+    for (auto it = added.lower_bound(first); it != added.end() && it->first[0] == text[i]; ++it) {
+      if (it->first.size() > token.size() && text.substr(i).starts_with(it->first)) {
+        token = it->first;
+        id = it->second;
       }
     }
-    EncodePlain(text.substr(0, at), ids);
-    if (at == std::string_view::npos) break;
+    if (id < 0) {
+      ++i;
+      continue;
+    }
+    plain(text.substr(begin, i - begin));
     ids.push_back(id);
-    text.remove_prefix(at + token.size());
+    i += token.size();
+    begin = i;
   }
+  plain(text.substr(begin));
+}
+
+std::vector<int64_t> Tokenizer::Encode(std::string_view text) const {
+  std::vector<int64_t> ids;
+  EncodeBetween(
+      added_, text,
+      [&](std::string_view part) {
+        EncodeBetween(
+            normalized_, part, [&](std::string_view rest) { EncodePlain(rest, ids); }, ids);
+      },
+      ids);
   return ids;
 }
 
@@ -293,8 +419,10 @@ std::string Tokenizer::Decode(int64_t id) const {
 }
 
 int64_t Tokenizer::TokenToId(const std::string& token) const {
-  const auto found = added_.find(token);
-  return found == added_.end() ? -1 : found->second;
+  for (const auto* added : {&added_, &normalized_}) {
+    if (const auto found = added->find(token); found != added->end()) return found->second;
+  }
+  return -1;
 }
 
 size_t CompleteUtf8(std::string_view text) {
@@ -305,46 +433,6 @@ size_t CompleteUtf8(std::string_view text) {
     return needed > back ? text.size() - back : text.size();
   }
   return text.size();
-}
-
-std::string FormatChat(const std::string& folder, std::string_view user) {
-  std::string chat;
-  const std::string path = folder + "/tokenizer_config.json";
-  const std::string jinja = folder + "/chat_template.jinja";
-  std::error_code ignored;
-  if (std::filesystem::exists(jinja, ignored)) {
-    chat = ReadTextFile(jinja, 1 << 20);
-  } else {
-    const Json json = ParseJson(ReadTextFile(path, 16 << 20), path);
-    if (json.is_object() && HasField(json, "chat_template") && json["chat_template"].is_string()) {
-      chat = json["chat_template"].get<std::string>();
-    }
-  }
-  if (chat.find("<|im_start|>") == std::string::npos ||
-      chat.find("<|im_end|>") == std::string::npos) {
-    Fail(ErrorCode::kUnsupported,
-         "{}: no chat template of the ChatML kind; give the text as it is with --raw, or --ids",
-         folder);
-  }
-  // A template that puts a system message of its own in front has it as literal text.
-  std::string system;
-  constexpr std::string_view kSystem = "<|im_start|>system\\n";
-  for (size_t at = chat.find(kSystem); at != std::string::npos; at = chat.find(kSystem, at + 1)) {
-    const size_t begin = at + kSystem.size();
-    const size_t end = chat.find("<|im_end|>", begin);
-    const std::string literal = chat.substr(begin, end - begin);
-    if (!literal.empty() && literal.find('\'') == std::string::npos &&
-        literal.find('{') == std::string::npos) {
-      system = literal;
-      break;
-    }
-  }
-  std::string text;
-  if (!system.empty()) text += "<|im_start|>system\n" + system + "<|im_end|>\n";
-  text += "<|im_start|>user\n";
-  text += user;
-  text += "<|im_end|>\n<|im_start|>assistant\n";
-  return text;
 }
 
 }  // namespace samebits

@@ -1,15 +1,20 @@
 // Byte-level BPE from a Hugging Face tokenizer.json: the thin path. Texts in ASCII are split
 // exactly as the Qwen2 and GPT-2 patterns say; a character beyond ASCII needs Unicode tables that
-// are not here yet and is an error, never a wrong id. Left out: normalisers other than NFC (which
-// leaves ASCII alone), Llama 3's pattern, SentencePiece models, post-processors that add tokens.
+// are not here yet and is an error, never a wrong id. So is any setting of the file that is not
+// done here. Left out: normalisers other than NFC (which leaves ASCII alone), Llama 3's pattern,
+// SentencePiece models, post-processors that add tokens. The chat turn is in chat.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
+
+#include "samebits/base/json.h"
 
 namespace samebits {
 
@@ -31,25 +36,30 @@ class Tokenizer {
  private:
   enum class Pattern { kQwen2, kGpt2, kDigitsGpt2 };
 
+  struct Merge {
+    int64_t rank, id;  // of the merged token
+  };
+
+  void ReadModel(const Json& model, const std::string& place);
+  void ReadMerges(const Json& merges, const std::string& place);
+  void ReadAddedTokens(const Json& tokens, const std::string& place);
   void EncodePiece(std::string_view piece, std::vector<int64_t>& ids) const;
   void EncodePlain(std::string_view text, std::vector<int64_t>& ids) const;
+  void EncodeBetween(const std::map<std::string, int64_t>& added, std::string_view text,
+                     const std::function<void(std::string_view)>& plain,
+                     std::vector<int64_t>& ids) const;
 
   Pattern pattern_ = Pattern::kQwen2;
   std::unordered_map<std::string, int64_t> vocab_;  // pieces as bytes
   std::unordered_map<int64_t, std::string> bytes_;
-  std::unordered_map<std::string, int64_t> merges_;  // "left\0right" as bytes -> rank
-  std::map<std::string, int64_t> added_;             // whole special strings
+  std::array<int64_t, 256> byte_ids_;           // tokens of one byte; -1: there is none
+  std::unordered_map<uint64_t, Merge> merges_;  // left id << 32 | right id
+  std::map<std::string, int64_t> added_;        // whole strings, found before all else
+  std::map<std::string, int64_t> normalized_;   // those found in what then remains
   std::map<int64_t, std::string> special_;
 };
 
 // Length of the longest prefix that ends on a whole UTF-8 character (what can be shown).
 size_t CompleteUtf8(std::string_view text);
-
-// The chat template of tokenizer_config.json, as far as it is of the ChatML kind
-// ("<|im_start|>role\n
-// ... <|im_end|>\n"): the text of one user turn with the generation prompt. A Jinja interpreter is
-// not here yet: a default system message is taken from the template's text, any other template is
-// Error(kUnsupported) with the hint to use --raw or --ids.
-std::string FormatChat(const std::string& folder, std::string_view user);
 
 }  // namespace samebits
