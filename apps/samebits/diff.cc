@@ -43,6 +43,12 @@ Json ToJson(const TraceDifference& d) {
           {"only_b", d.only_b}, {"inputs_differ", d.inputs_differ}, {"nodes", nodes}};
 }
 
+// A name can be anything: no control characters on a terminal, no column of megabytes.
+std::string Shown(const std::string& name) {
+  const std::string quoted = Excerpt(Json(name));
+  return quoted.size() == name.size() + 2 ? name : quoted;
+}
+
 void Print(const TraceDifference& d, const DiffOptions& options) {
   const auto listed = [&options](const NodeDifference& node) {
     return (options.all || !node.metrics.same()) &&
@@ -54,7 +60,7 @@ void Print(const TraceDifference& d, const DiffOptions& options) {
     values += node.metrics.elements;
     differing += node.metrics.differing;
     same += node.metrics.same() ? 1 : 0;
-    if (listed(node)) width = std::max(width, node.name.size());
+    if (listed(node)) width = std::max(width, Shown(node.name).size());
   }
   if (std::any_of(d.nodes.begin(), d.nodes.end(), listed)) {
     fmt::print("{:<{}}  {:>21}  {:>9}  {:>9}  {:>9}  {:>9}\n", "node", width, "differing",
@@ -64,18 +70,18 @@ void Print(const TraceDifference& d, const DiffOptions& options) {
     const Metrics& m = node.metrics;
     if (!listed(node)) continue;
     if (!m.not_comparable.empty()) {
-      fmt::print("{:<{}}  {}\n", node.name, width, m.not_comparable);
+      fmt::print("{:<{}}  {}\n", Shown(node.name), width, m.not_comparable);
       continue;
     }
-    fmt::print("{:<{}}  {:>9} of {:>8}  {:>9.3g}  {:>9.3g}  {:>9.4g}  {:>9.2g}\n", node.name, width,
-               m.differing, m.elements, m.max_abs, m.max_rel, m.max_ulp, 1 - m.cosine);
+    fmt::print("{:<{}}  {:>9} of {:>8}  {:>9.3g}  {:>9.3g}  {:>9.4g}  {:>9.2g}\n", Shown(node.name),
+               width, m.differing, m.elements, m.max_abs, m.max_rel, m.max_ulp, 1 - m.cosine);
   }
-  for (const std::string& name : d.only_a) fmt::print("only in the first:  {}\n", name);
-  for (const std::string& name : d.only_b) fmt::print("only in the second: {}\n", name);
+  for (const std::string& name : d.only_a) fmt::print("only in the first:  {}\n", Shown(name));
+  for (const std::string& name : d.only_b) fmt::print("only in the second: {}\n", Shown(name));
   if (d.inputs_differ) fmt::print("input_ids or positions differ\n");
   fmt::print("{} of {} nodes have the same bits; {} of {} values differ\n", same, d.nodes.size(),
              differing, values);
-  if (!d.first.empty()) fmt::print("first difference: {}\n", d.first);
+  if (!d.first.empty()) fmt::print("first difference: {}\n", Shown(d.first));
 }
 
 int RunDiff(const DiffOptions& options) {

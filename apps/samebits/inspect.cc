@@ -44,11 +44,18 @@ Json Tensors(const std::vector<const SafetensorsFile*>& files, Totals& totals) {
 }
 
 void PrintTensors(const Json& tensors) {
+  // A name can be anything: no control characters on a terminal, no column of megabytes.
+  const auto shown = [](const Json& t) {
+    const std::string quoted = Excerpt(t["name"]);
+    return quoted.size() == t["name"].get_ref<const std::string&>().size() + 2
+               ? quoted.substr(1, quoted.size() - 2)
+               : quoted;
+  };
   size_t width = 4;
-  for (const Json& t : tensors) width = std::max(width, t["name"].get<std::string>().size());
+  for (const Json& t : tensors) width = std::max(width, shown(t).size());
   for (const Json& t : tensors) {
-    fmt::print("  {:<{}}  {:<5} {:<18} {:>12}\n", t["name"].get<std::string>(), width,
-               t["dtype"].get<std::string>(), t["shape"].dump(), Bytes(t["bytes"].get<int64_t>()));
+    fmt::print("  {:<{}}  {:<5} {:<18} {:>12}\n", shown(t), width, t["dtype"].get<std::string>(),
+               Excerpt(t["shape"]), Bytes(t["bytes"].get<int64_t>()));
   }
 }
 
@@ -85,7 +92,7 @@ void InspectFile(const InspectOptions& options) {
   fmt::print("{}: {} tensors, {} values, {}\n", options.path, tensors.size(), totals.elements,
              Bytes(totals.bytes));
   for (const auto& [key, value] : file.metadata()) {
-    fmt::print("  {} = {}\n", key, Excerpt(Json(value)));
+    fmt::print("  {} = {}\n", Excerpt(Json(key)), Excerpt(Json(value)));
   }
   PrintTensors(tensors);
 }

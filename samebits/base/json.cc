@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <limits>
 #include <memory>
 #include <set>
 #include <vector>
@@ -46,8 +48,8 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
   }
   bool key(std::string& name) override {
     if (!keys_.back().insert(name).second) {
-      Fail(ErrorCode::kBadInput, "{}: the key '{}' stands twice in one object", place_,
-           name.substr(0, 200));
+      Fail(ErrorCode::kBadInput, "{}: the key {} stands twice in one object", place_,
+           Excerpt(Json(name)));
     }
     return builder_.key(name);
   }
@@ -90,6 +92,11 @@ Json ParseJson(std::string_view text, const std::string& place) {
 }
 
 std::string ReadTextFile(const std::string& path, int64_t max_bytes) {
+  std::error_code ignored;
+  const auto status = std::filesystem::status(path, ignored);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    Fail(ErrorCode::kIo, "{}: not a regular file", path);  // opening a pipe could wait for ever
+  }
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              &std::fclose);
   if (file == nullptr) {
@@ -115,8 +122,12 @@ std::string ReadTextFile(const std::string& path, int64_t max_bytes) {
 int64_t IntegerField(const Json& object, std::string_view key, int64_t low, int64_t high,
                      const std::string& place) {
   const auto found = object.find(key);
-  if (found != object.end() && found->is_number_integer()) {
-    // An unsigned number beyond int64 reads as negative and falls out of the range.
+  // A number beyond int64 would read as a negative one.
+  const bool fits =
+      found != object.end() && found->is_number_integer() &&
+      (!found->is_number_unsigned() ||
+       found->get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+  if (fits) {
     const auto value = found->get<int64_t>();
     if (value >= low && value <= high) return value;
   }

@@ -53,15 +53,15 @@ void ReadRope(const Json& json, const std::string& place, ModelConfig& config) {
       const std::string type = StringField(rope, type_key, where);
       if (type != "default") {
         config.unsupported.push_back(
-            fmt::format("{}.{} is '{}'; supported: default", key, type_key, type));
+            fmt::format("{}.{} is {}; supported: default", key, type_key, Excerpt(Json(type))));
       }
     }
     for (const auto& [name, value] : rope.items()) {
       const bool harmless = name == "rope_theta" || name == "rope_type" || name == "type" ||
                             value.is_null() || (name == "partial_rotary_factor" && value == 1.0);
       if (!harmless && config.unsupported.empty()) {
-        config.unsupported.push_back(
-            fmt::format("{}.{} = {} changes the rotary embedding", key, name, Excerpt(value)));
+        config.unsupported.push_back(fmt::format("{}: {} = {} changes the rotary embedding", key,
+                                                 Excerpt(Json(name)), Excerpt(value)));
       }
     }
   }
@@ -97,7 +97,8 @@ void ReadUnsupported(const Json& json, const std::string& place, ModelConfig& co
     true_is_unsupported(key);
   }
   if (config.hidden_act != "silu") {
-    reasons.push_back(fmt::format("hidden_act is '{}'; supported: silu", config.hidden_act));
+    reasons.push_back(
+        fmt::format("hidden_act is {}; supported: silu", Excerpt(Json(config.hidden_act))));
   }
   if (HasField(json, "quantization_config")) {
     reasons.push_back("quantization_config is set; supported: unquantised weights");
@@ -111,6 +112,10 @@ void ReadUnsupported(const Json& json, const std::string& place, ModelConfig& co
         fmt::format("pretraining_tp is {}; supported: 1", Excerpt(json["pretraining_tp"])));
   }
   if (HasField(json, "layer_types")) {
+    if (!json["layer_types"].is_array()) {
+      Fail(ErrorCode::kBadInput, "{}: 'layer_types': expected a list, found {}", place,
+           Excerpt(json["layer_types"]));
+    }
     for (const Json& type : json["layer_types"]) {
       if (type != "full_attention") {
         reasons.push_back(
@@ -176,8 +181,8 @@ ModelConfig ParseModelConfig(std::string_view text, const std::string& place) {
   ModelConfig config;
   config.model_type = StringField(json, "model_type", place);
   if (config.model_type != "qwen2" && config.model_type != "llama") {
-    Fail(ErrorCode::kUnsupported, "{}: model_type '{}': supported are qwen2 and llama", place,
-         config.model_type.substr(0, 80));
+    Fail(ErrorCode::kUnsupported, "{}: model_type {}: supported are qwen2 and llama", place,
+         Excerpt(Json(config.model_type)));
   }
   ReadSizes(json, place, config);
   // Without the key transformers takes 1e-6, for both families.
@@ -199,8 +204,8 @@ ModelConfig ParseModelConfig(std::string_view text, const std::string& place) {
     const std::string name = StringField(json, dtype_key, place);
     const std::optional<DType> dtype = ModelDTypeFromName(name);
     if (!dtype) {
-      Fail(ErrorCode::kUnsupported, "{}: {} '{}': supported are float32, bfloat16 and float16",
-           place, dtype_key, name.substr(0, 80));
+      Fail(ErrorCode::kUnsupported, "{}: {} {}: supported are float32, bfloat16 and float16", place,
+           dtype_key, Excerpt(Json(name)));
     }
     config.dtype = *dtype;
   }

@@ -1,6 +1,7 @@
 #include "samebits/compare/metrics.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,7 +19,8 @@ bool Floating(DType dtype) {
          dtype == DType::kF64;
 }
 
-// Numbers of the type in a row: consecutive ones are one apart, +0 and -0 both are 0.
+// Numbers of the type in a row: consecutive ones are one apart, +0 and -0 both are 0. Not for kF64,
+// whose places have more bits than a double.
 double Ordinal(double value, DType dtype) {
   const int bits = SignificandBits(dtype);
   const double magnitude = std::fabs(value), smallest = SmallestNormal(dtype);
@@ -31,6 +33,18 @@ double Ordinal(double value, DType dtype) {
     ordinal = (binade - 1 + std::ldexp(magnitude, -exponent)) * std::ldexp(1.0, bits - 1);
   }
   return std::copysign(ordinal, value);
+}
+
+int64_t Ordinal64(double value) {
+  const auto magnitude = std::bit_cast<int64_t>(std::fabs(value));
+  return std::signbit(value) ? -magnitude : magnitude;
+}
+
+// Steps of dtype from x to y, both finite.
+double Steps(double x, double y, DType dtype) {
+  if (dtype != DType::kF64) return std::fabs(Ordinal(x, dtype) - Ordinal(y, dtype));
+  const int64_t from = Ordinal64(std::min(x, y)), to = Ordinal64(std::max(x, y));
+  return static_cast<double>(static_cast<uint64_t>(to) - static_cast<uint64_t>(from));
 }
 
 bool SameBits(const TensorView& a, const TensorView& b, int64_t i) {
@@ -52,13 +66,15 @@ void CompareValues(double x, double y, DType dtype, bool same_bits, int64_t i, M
     m.max_abs = m.max_rel = m.max_ulp = kInfinity;
     return;
   }
-  if (x == y) return;                        // +0 and -0
-  const double distance = std::fabs(x - y);  // infinite when one side is
+  if (x == y) return;  // +0 and -0
+  if (std::isinf(x) || std::isinf(y)) {
+    m.max_abs = m.max_rel = m.max_ulp = kInfinity;
+    return;
+  }
+  const double distance = std::fabs(x - y);
   m.max_abs = std::max(m.max_abs, distance);
   m.max_rel = std::max(m.max_rel, x == 0 ? kInfinity : distance / std::fabs(x));
-  const bool finite = std::isfinite(x) && std::isfinite(y);
-  m.max_ulp =
-      std::max(m.max_ulp, finite ? std::fabs(Ordinal(x, dtype) - Ordinal(y, dtype)) : kInfinity);
+  m.max_ulp = std::max(m.max_ulp, Steps(x, y, dtype));
 }
 
 }  // namespace
@@ -101,9 +117,14 @@ Metrics CompareTensors(const TensorView& a, const TensorView& b,
     sums.aa += x[i] * x[i];
     sums.bb += y[i] * y[i];
   }
-  if (sums.aa != 0 || sums.bb != 0) m.cosine = sums.ab / std::sqrt(sums.aa * sums.bb);
-  if (sums.aa == 0 && sums.bb != 0) m.cosine = 0;
-  if (sums.bb == 0 && sums.aa != 0) m.cosine = 0;
+  if (sums.aa == 0 || sums.bb == 0) {
+    m.cosine = sums.aa == 0 && sums.bb == 0 ? 1 : 0;
+    if (std::isnan(sums.ab)) m.cosine = sums.ab;  // zeros against infinities
+  } else {
+    const double product = sums.aa * sums.bb;
+    m.cosine = sums.ab / (std::isnormal(product) ? std::sqrt(product)
+                                                 : std::sqrt(sums.aa) * std::sqrt(sums.bb));
+  }
   return m;
 }
 

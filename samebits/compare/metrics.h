@@ -14,11 +14,12 @@ struct Metrics {
   int64_t elements = 0;      // compared
   int64_t differing = 0;     // not the same bits (two NaNs count as the same)
   int64_t nan_mismatch = 0;  // NaN on one side only
-  double max_abs = 0;        // infinity when one side is NaN, or infinite and the other is not
-  double max_rel = 0;        // |a - b| / |a|; infinity when only a is 0
-  double max_ulp = 0;        // steps of the dtype between the two; infinity as for max_abs
-  double cosine = 1;         // 1 for two zero tensors; NaN when values are not finite
-  int64_t first = -1;        // index of the first differing element
+  // Of integers and 8-bit floats only the bits are compared; these three and cosine stay as here.
+  double max_abs = 0;  // infinity when one side is NaN, or infinite and the other is not
+  double max_rel = 0;  // |a - b| / |a|; infinity when only a is 0, and as for max_abs
+  double max_ulp = 0;  // steps of the dtype between the two; infinity as for max_abs
+  double cosine = 1;   // 1 for two zero tensors; NaN when values are not finite
+  int64_t first = -1;  // index of the first differing element
   // Why nothing was compared ("shape [2, 3] against [3, 2]"); empty otherwise.
   std::string not_comparable;
 

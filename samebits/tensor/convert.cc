@@ -102,6 +102,18 @@ int SignificandBits(DType dtype) {
   }
 }
 
-double SmallestNormal(DType dtype) { return dtype == DType::kF16 ? 0x1p-14 : 0x1p-126; }
+double SmallestNormal(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+      return 0x1p-1022;
+    case DType::kF32:
+    case DType::kBF16:
+      return 0x1p-126;
+    case DType::kF16:
+      return 0x1p-14;
+    default:
+      CheckFailed(__FILE__, __LINE__, "dtype", "not a floating-point dtype");
+  }
+}
 
 }  // namespace samebits

@@ -33,7 +33,7 @@ double RoundToDType(double value, DType dtype);
 // Significand bits, the hidden one included: kF64 53, kF32 24, kF16 11, kBF16 8.
 int SignificandBits(DType dtype);
 
-// Smallest positive normal number: 2^-126 for kF32 and kBF16, 2^-14 for kF16.
+// Smallest positive normal number: 2^-1022 for kF64, 2^-126 for kF32 and kBF16, 2^-14 for kF16.
 double SmallestNormal(DType dtype);
 
 }  // namespace samebits

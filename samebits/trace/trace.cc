@@ -111,6 +111,15 @@ struct TraceWriter::Impl {
   int64_t data_begin = 0;
   std::map<std::string, std::pair<int64_t, int64_t>, std::less<>> places;  // begin, bytes
 
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {  // also when the constructor of TraceWriter throws
+    if (fd < 0) return;
+    close(fd);
+    unlink(temporary.c_str());
+  }
+
   void WriteAt(int64_t offset, const void* data, int64_t bytes) {
     const char* from = static_cast<const char*>(data);
     while (bytes > 0) {
@@ -156,22 +165,15 @@ TraceWriter::TraceWriter(const std::string& path,
     Fail(ErrorCode::kIo, "{}: can not be created: {}", impl_->temporary, std::strerror(errno));
   }
   if (ftruncate(impl_->fd, impl_->data_begin + at) != 0) {
-    const int error = errno;
-    close(impl_->fd);
-    unlink(impl_->temporary.c_str());
     Fail(ErrorCode::kIo, "{}: no room for {} bytes: {}", impl_->temporary, impl_->data_begin + at,
-         std::strerror(error));
+         std::strerror(errno));
   }
   const auto length = static_cast<uint64_t>(text.size());
   impl_->WriteAt(0, &length, 8);
   impl_->WriteAt(8, text.data(), static_cast<int64_t>(text.size()));
 }
 
-TraceWriter::~TraceWriter() {
-  if (impl_->fd < 0) return;
-  close(impl_->fd);
-  unlink(impl_->temporary.c_str());
-}
+TraceWriter::~TraceWriter() = default;
 
 bool TraceWriter::Has(std::string_view name) const { return impl_->places.contains(name); }
 
