@@ -2,9 +2,9 @@
 
     python models/nano/train.py --out models/nano --minutes 60
 
-Deterministic data and initialisation; PyTorch on the CPU. Training stops after --steps or --minutes,
-whichever comes first, with the learning rate brought to zero on the way, and saves its state, from
-which `--resume` goes on with a fresh (lower) schedule.
+Deterministic data and initialisation; PyTorch on the CPU. Training stops after --steps or
+--minutes, whichever comes first, with the learning rate brought to zero on the way, and saves its
+state, from which `--resume` goes on with a fresh (lower) schedule.
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ def main() -> None:
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = (
+                args.rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
+            )
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
@@ -180,7 +182,9 @@ def main() -> None:
         optimizer.step()
         average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()
         if step % 100 == 0:
-            print(f"step {step}, {(time.time() - start) / 60:.1f} min, loss {average:.4f}", flush=True)
+            print(
+                f"step {step}, {(time.time() - start) / 60:.1f} min, loss {average:.4f}", flush=True
+            )
         if step % 500 == 499:
             torch.save(model.state_dict(), args.state)
             save(model, tokenizer, args.out)
