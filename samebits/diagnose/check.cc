@@ -59,8 +59,9 @@ class Checker {
  private:
   void CollectItems();
   void Interpret(const std::vector<Item>& items, const GroupResult& group);
-  void AddFinding(const Item& item, const Explanation& e, const std::string& cause,
-                  const std::string& detail);
+  Finding& AddFinding(const Item& item, const Explanation& e, const std::string& cause,
+                      const std::string& detail);
+  void AddRanges(const std::vector<Item>& items, const GroupResult& group);
   void RunEndToEnd();
   void Conclude();
   void ListInvisible();
@@ -105,8 +106,8 @@ void Checker::CollectItems() {
   }
 }
 
-void Checker::AddFinding(const Item& item, const Explanation& e, const std::string& cause,
-                         const std::string& detail) {
+Finding& Checker::AddFinding(const Item& item, const Explanation& e, const std::string& cause,
+                             const std::string& detail) {
   NodeResult& node = result_.nodes[item.index];
   node.grade = Grade::kBug;
   node.cause = cause;
@@ -127,9 +128,24 @@ void Checker::AddFinding(const Item& item, const Explanation& e, const std::stri
   found->with_graph.Merge(e.graph);
   found->with_cause.Merge(e.cause);
   found->confirmed = found->confirmed && e.cause.outside == 0;
-  if (e.hypothesis && e.hypothesis->value) {
-    found->value = e.hypothesis->value;
-    found->expected = e.hypothesis->expected;
+  return *found;
+}
+
+// How far a searched scalar is determined by the nodes that show it.
+void Checker::AddRanges(const std::vector<Item>& items, const GroupResult& group) {
+  for (Finding& finding : result_.findings) {
+    if (finding.value_low || !HasContinuousValue(finding.cause)) continue;
+    std::vector<std::pair<const Item*, const Hypothesis*>> affected;
+    for (size_t i = 0; i < items.size(); ++i) {
+      const auto& hypotheses = group.items[i].hypotheses;
+      if (!hypotheses.empty() && hypotheses.back().cause == finding.cause) {
+        affected.emplace_back(&items[i], &hypotheses.back());
+      }
+    }
+    if (affected.empty()) continue;
+    const ValueRange range = RangeOf(affected, source_);
+    finding.value_low = range.low;
+    finding.value_high = range.high;
   }
 }
 
@@ -150,7 +166,7 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
       rounding.Apply(replay);
       Explanation cut;
       cut.graph = Judge(replay, source_, *item.candidate);
-      cut.cause = e.graph;
+      cut.cause = e.hypotheses.empty() ? e.graph : e.cause;
       if (cut.graph.outside > 0 && e.graph.outside < cut.graph.outside) {
         AddFinding(item, cut, "cast-truncation",
                    "cuts the low bits off instead of rounding to nearest");
@@ -158,9 +174,14 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
         if (e.graph.outside == 0) continue;
       }
     }
-    if (e.hypothesis) {
-      AddFinding(item, e, e.hypothesis->cause, e.hypothesis->detail);
-    } else if (e.graph.outside > 0) {
+    for (const Hypothesis& hypothesis : e.hypotheses) {
+      Finding& finding = AddFinding(item, e, hypothesis.cause, hypothesis.detail);
+      if (!hypothesis.value) continue;
+      finding.value = hypothesis.value;
+      finding.expected = hypothesis.expected;
+    }
+    if (!e.hypotheses.empty()) continue;
+    if (e.graph.outside > 0) {
       AddFinding(item, e, "unexplained", "no known cause gives these values");
     } else if (node.grade != Grade::kBug) {
       node.grade = e.graph.not_equal == 0 ? Grade::kIdentical : Grade::kRounding;
@@ -172,16 +193,7 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
   }
   const std::string name = GroupName(items.front().replay);
   if (!form.chains.empty()) forms_[name] = Form{form.chains, false, false};
-  for (Finding& finding : result_.findings) {
-    if (finding.cause != "norm-eps" || finding.value_low || !finding.value) continue;
-    std::vector<const Item*> affected;
-    for (const Item& item : items) {
-      if (result_.nodes[item.index].cause == "norm-eps") affected.push_back(&item);
-    }
-    const ValueRange range = ScanEps(affected, form, source_, *finding.value);
-    finding.value_low = range.low;
-    finding.value_high = range.high;
-  }
+  AddRanges(items, group);
 }
 
 void Checker::RunEndToEnd() {

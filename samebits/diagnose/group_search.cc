@@ -29,66 +29,125 @@ RowRange ScreeningRows(const Replay& replay, int64_t tokens) {
   return expensive && tokens > 8 ? RowRange{tokens - 8, tokens} : RowRange{0, tokens};
 }
 
-Explanation ExplainItem(const Item& item, const Form& form, const Judgement& graph,
-                        const ReplaySource& source) {
-  Explanation result;
-  result.graph = graph;
-  Replay base = item.replay;
-  form.Apply(base);
-  const RowRange rows = ScreeningRows(base, source.tokens());
-  const bool whole = rows.size() == source.tokens();
-  const Judgement screened = whole ? graph : Judge(base, source, *item.candidate, rows);
-  std::optional<Hypothesis> best;
-  Judgement best_judgement = screened;
-  for (Hypothesis& hypothesis : HypothesesFor(base, source)) {
-    const Judgement judgement = Judge(hypothesis.replay, source, *item.candidate, rows);
-    // `elements`: rows that a mask leaves without any key can not be judged, and must not win by
-    // that.
-    if (!judgement.BetterThan(best_judgement) || judgement.elements * 2 < screened.elements) {
-      continue;
-    }
-    best = std::move(hypothesis);
-    best_judgement = judgement;
+// The search for one tensor, on all rows or on those that are enough for screening.
+class ItemSearch {
+ public:
+  // `deep`: scalars are searched for between the usual values, and edits are paired.
+  ItemSearch(const Item& item, const Form& form, const ReplaySource& source, bool deep)
+      : item_(item), source_(source), base_(item.replay), deep_(deep) {
+    form.Apply(base_);
+    rows_ = ScreeningRows(base_, source.tokens());
   }
-  if (!best) return result;
-  if (!whole) best_judgement = Judge(best->replay, source, *item.candidate);
-  if (!Explains(graph, best_judgement, source.dtype)) return result;
-  result.hypothesis = std::move(best);
-  result.cause = best_judgement;
-  return result;
-}
 
-// One value of a scalar for all nodes of the group that have this cause: the one that fits best.
-void AgreeOnValue(const std::vector<Item>& items, const Form& form, const ReplaySource& source,
+  Explanation Explain(const Judgement& graph) {
+    Explanation result;
+    result.graph = graph;
+    graph_ = whole() ? graph : Screen(base_);
+    Trial best = BestSingle(base_, graph_, deep_);
+    if (deep_ && best.judgement.outside > 0) {
+      const Trial pair = BestPair();
+      const bool much_better = pair.judgement.outside * kLikelyFactor <= best.judgement.outside;
+      if (pair.judgement.BetterThan(best.judgement) && much_better) best = pair;
+    }
+    if (best.hypotheses.empty()) return result;
+    const Judgement judgement =
+        whole() ? best.judgement : Judge(best.hypotheses.back().replay, source_, *item_.candidate);
+    if (!Explains(graph, judgement, source_.dtype)) return result;
+    result.hypotheses = std::move(best.hypotheses);
+    result.cause = judgement;
+    return result;
+  }
+
+ private:
+  struct Trial {
+    std::vector<Hypothesis> hypotheses;
+    Judgement judgement;
+  };
+
+  bool whole() const { return rows_.size() == source_.tokens(); }
+  Judgement Screen(const Replay& replay) const {
+    return Judge(replay, source_, *item_.candidate, rows_);
+  }
+
+  // The best single edit of `base`, which leaves `judgement`; nothing when none is better.
+  Trial BestSingle(const Replay& base, const Judgement& judgement, bool refine) const {
+    Trial best{{}, judgement};
+    std::optional<Hypothesis> scalar;
+    Judgement best_scalar;
+    for (Hypothesis& hypothesis : HypothesesFor(base, source_)) {
+      const Judgement trial = Screen(hypothesis.replay);
+      // Rows that a mask leaves without any key can not be judged, and must not win by that.
+      if (trial.elements * 2 < judgement.elements) continue;
+      if (HasContinuousValue(hypothesis.cause) && (!scalar || trial.BetterThan(best_scalar))) {
+        scalar = hypothesis;
+        best_scalar = trial;
+      }
+      if (trial.BetterThan(best.judgement)) best = {{std::move(hypothesis)}, trial};
+    }
+    const bool settled = best.judgement.outside == 0;
+    if (!refine || !scalar || settled || *scalar->value <= 0) return best;
+    // None of the usual values does it: search around the best of them.
+    const double value = RefineScalar(
+        *scalar->value, 4, [&](double v) { return Screen(WithValue(*scalar, v).replay); });
+    const Hypothesis refined = WithValue(*scalar, value);
+    const Judgement trial = Screen(refined.replay);
+    if (trial.BetterThan(best.judgement)) best = {{refined}, trial};
+    return best;
+  }
+
+  // Two edits together, where none alone is enough.
+  Trial BestPair() const {
+    Trial best{{}, graph_};
+    if (!whole()) return best;  // too expensive
+    for (const Hypothesis& first : HypothesesFor(base_, source_)) {
+      if (HasContinuousValue(first.cause)) continue;  // comes second, where it is searched for
+      Trial second = BestSingle(first.replay, Screen(first.replay), false);
+      if (second.hypotheses.empty() || second.hypotheses[0].cause == first.cause) continue;
+      if (!second.judgement.BetterThan(best.judgement)) continue;
+      best = {{first, second.hypotheses[0]}, second.judgement};
+    }
+    return best;
+  }
+
+  const Item& item_;
+  const ReplaySource& source_;
+  Replay base_;
+  bool deep_;
+  RowRange rows_;
+  Judgement graph_;
+};
+
+// One value of a scalar for all nodes of the group that have this cause alone: the one that fits
+// best over all of them.
+void AgreeOnValue(const std::vector<Item>& items, const ReplaySource& source,
                   std::vector<Explanation>& explanations) {
   std::map<std::string, std::set<double>> values;
   for (const Explanation& e : explanations) {
-    if (e.hypothesis && e.hypothesis->value) {
-      values[e.hypothesis->cause].insert(*e.hypothesis->value);
+    if (e.hypotheses.size() == 1 && HasContinuousValue(e.hypotheses[0].cause)) {
+      values[e.hypotheses[0].cause].insert(*e.hypotheses[0].value);
     }
   }
   for (const auto& [cause, candidates] : values) {
     if (candidates.size() < 2) continue;
-    std::map<double, std::map<size_t, std::pair<Hypothesis, Judgement>>> by_value;
-    std::map<double, Judgement> totals;
-    for (size_t i = 0; i < items.size(); ++i) {
-      const Explanation& e = explanations[i];
-      if (!e.hypothesis || e.hypothesis->cause != cause) continue;
-      Replay base = items[i].replay;
-      form.Apply(base);
-      for (Hypothesis& h : HypothesesFor(base, source)) {
-        if (h.cause != cause || !h.value || !candidates.contains(*h.value)) continue;
-        const Judgement j = Judge(h.replay, source, *items[i].candidate);
-        totals[*h.value].Merge(j);
-        by_value[*h.value].insert_or_assign(i, std::pair(h, j));
+    std::optional<double> best;
+    Judgement best_total;
+    for (double value : candidates) {
+      Judgement total;
+      for (size_t i = 0; i < items.size(); ++i) {
+        const Explanation& e = explanations[i];
+        if (e.hypotheses.size() != 1 || e.hypotheses[0].cause != cause) continue;
+        total.Merge(Judge(WithValue(e.hypotheses[0], value).replay, source, *items[i].candidate));
+      }
+      if (!best || total.BetterThan(best_total)) {
+        best = value;
+        best_total = total;
       }
     }
-    const auto best = std::min_element(
-        totals.begin(), totals.end(),
-        [](const auto& a, const auto& b) { return a.second.BetterThan(b.second); });
-    for (auto& [i, pair] : by_value[best->first]) {
-      explanations[i].hypothesis = pair.first;
-      explanations[i].cause = pair.second;
+    for (size_t i = 0; i < items.size(); ++i) {
+      Explanation& e = explanations[i];
+      if (e.hypotheses.size() != 1 || e.hypotheses[0].cause != cause) continue;
+      e.hypotheses[0] = WithValue(e.hypotheses[0], *best);
+      e.cause = Judge(e.hypotheses[0].replay, source, *items[i].candidate);
     }
   }
 }
@@ -106,10 +165,10 @@ Score ScoreOf(const std::vector<Explanation>& explanations, const Form& form) {
   std::set<std::string> causes;
   if (form.truncate) causes.insert("cast-truncation");
   for (const Explanation& e : explanations) {
-    const Judgement& last = e.hypothesis ? e.cause : e.graph;
+    const Judgement& last = e.hypotheses.empty() ? e.graph : e.cause;
     score.unexplained += last.outside;
     score.not_equal += last.not_equal;
-    if (e.hypothesis) causes.insert(e.hypothesis->cause);
+    for (const Hypothesis& hypothesis : e.hypotheses) causes.insert(hypothesis.cause);
   }
   score.causes = static_cast<int64_t>(causes.size());
   return score;
@@ -123,9 +182,7 @@ void FindSilentEps(const std::vector<Item>& items, const ReplaySource& source,
   double best_gain = 0, best_eps = 0;
   for (double eps : {0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3}) {
     Flips sum;
-    for (const Item& item : items) {
-      if (std::fabs(eps - item.replay.node.attributes.eps) < 1e-9 * eps) return;
-    }
+    if (std::fabs(eps - items.front().replay.node.attributes.eps) <= 1e-9 * eps) continue;
     for (const Item& item : items) {
       Replay base = item.replay;
       form.Apply(base);
@@ -158,14 +215,40 @@ void FindSilentEps(const std::vector<Item>& items, const ReplaySource& source,
   for (size_t i = 0; i < items.size(); ++i) {
     Replay base = items[i].replay;
     form.Apply(base);
-    for (Hypothesis& h : HypothesesFor(base, source)) {
-      if (h.cause != "norm-eps" || *h.value != best_eps) continue;
-      const Judgement j = Judge(h.replay, source, *items[i].candidate);
-      if (j.not_equal >= result.items[i].graph.not_equal) continue;
-      result.items[i].hypothesis = h;
-      result.items[i].cause = j;
-    }
+    const Hypothesis h = WithValue({"norm-eps", "", base, {}, base.node.attributes.eps}, best_eps);
+    const Judgement j = Judge(h.replay, source, *items[i].candidate);
+    if (j.not_equal >= result.items[i].graph.not_equal) continue;
+    result.items[i].hypotheses = {h};
+    result.items[i].cause = j;
   }
+}
+
+// All items under one form.
+GroupResult TryForm(const std::vector<Item>& items, const Form& form, const ReplaySource& source,
+                    bool deep) {
+  GroupResult trial;
+  trial.form = form;
+  for (const Item& item : items) {
+    Replay replay = item.replay;
+    form.Apply(replay);
+    Explanation e;
+    e.graph = Judge(replay, source, *item.candidate);
+    if (e.graph.outside > 0) e = ItemSearch(item, form, source, deep).Explain(e.graph);
+    trial.items.push_back(std::move(e));
+  }
+  AgreeOnValue(items, source, trial.items);
+  return trial;
+}
+
+bool Unexplained(const GroupResult& result) {
+  return std::any_of(result.items.begin(), result.items.end(), [](const Explanation& e) {
+    return (e.hypotheses.empty() ? e.graph : e.cause).outside > 0;
+  });
+}
+
+bool NothingOutside(const GroupResult& result) {
+  return std::all_of(result.items.begin(), result.items.end(),
+                     [](const Explanation& e) { return e.graph.outside == 0; });
 }
 
 }  // namespace
@@ -177,62 +260,37 @@ GroupResult SearchGroup(const std::vector<Item>& items, const ReplaySource& sour
   for (const std::string& name : first.replay.node.weights) {
     weights_rounded = weights_rounded || source.checkpoint->Get(name).dtype != source.dtype;
   }
-  GroupResult best;
-  std::optional<Score> best_score;
-  for (const Form& form : FormsOf(first.replay, source.dtype, wider, weights_rounded)) {
-    GroupResult trial;
-    trial.form = form;
-    int64_t outside = 0;
-    for (const Item& item : items) {
-      Replay replay = item.replay;
-      form.Apply(replay);
-      Explanation e;
-      e.graph = Judge(replay, source, *item.candidate);
-      outside += e.graph.outside;
-      trial.items.push_back(std::move(e));
-    }
-    for (size_t i = 0; i < items.size() && outside > 0; ++i) {
-      if (trial.items[i].graph.outside == 0) continue;
-      trial.items[i] = ExplainItem(items[i], form, trial.items[i].graph, source);
-    }
-    AgreeOnValue(items, form, source, trial.items);
-    const Score score = ScoreOf(trial.items, form);
-    if (!best_score || score < *best_score) {
+  const std::vector<Form> forms = FormsOf(first.replay, source.dtype, wider, weights_rounded);
+  std::optional<GroupResult> best;
+  const auto consider = [&](GroupResult trial) {
+    if (!best || ScoreOf(trial.items, trial.form) < ScoreOf(best->items, best->form)) {
       best = std::move(trial);
-      best_score = score;
     }
-    if (outside == 0 && !form.truncate) break;  // nothing to explain: no other form is needed
+  };
+  for (const Form& form : forms) {
+    consider(TryForm(items, form, source, false));
+    if (NothingOutside(*best)) break;  // no other form is needed
   }
-  const bool silent = std::all_of(best.items.begin(), best.items.end(),
-                                  [](const Explanation& e) { return e.graph.outside == 0; });
-  if (first.replay.node.kind == OpKind::kRmsNorm && silent && !best.form.truncate) {
-    FindSilentEps(items, source, best);
+  if (Unexplained(*best)) {  // look closer, under the best form and under the plain one
+    const Form likely = best->form;
+    consider(TryForm(items, likely, source, true));
+    if (Unexplained(*best)) consider(TryForm(items, forms.front(), source, true));
   }
-  return best;
+  if (first.replay.node.kind == OpKind::kRmsNorm && NothingOutside(*best) && !best->form.truncate) {
+    FindSilentEps(items, source, *best);
+  }
+  return *best;
 }
 
-ValueRange ScanEps(const std::vector<const Item*>& items, const Form& form,
-                   const ReplaySource& source, double value) {
-  const auto fits = [&](double eps) {
-    for (const Item* item : items) {
-      Replay replay = item->replay;
-      form.Apply(replay);
-      replay.node.attributes.eps = eps;
-      if (Judge(replay, source, *item->candidate).outside > 0) return false;
+ValueRange RangeOf(const std::vector<std::pair<const Item*, const Hypothesis*>>& items,
+                   const ReplaySource& source) {
+  return FittingRange(*items.front().second->value, [&](double value) {
+    Judgement total;
+    for (const auto& [item, hypothesis] : items) {
+      total.Merge(Judge(WithValue(*hypothesis, value).replay, source, *item->candidate));
     }
-    return true;
-  };
-  ValueRange range{value, value};
-  if (!fits(value) || value <= 0) return range;
-  for (double factor : {0.5, 2.0}) {  // bisect the end on a logarithmic scale
-    double good = value, bad = value * std::pow(factor, 10);
-    for (int i = 0; i < 12; ++i) {
-      const double middle = std::sqrt(good * bad);
-      (fits(middle) ? good : bad) = middle;
-    }
-    (factor < 1 ? range.low : range.high) = good;
-  }
-  return range;
+    return total;
+  });
 }
 
 }  // namespace samebits

@@ -2,13 +2,14 @@
 // and the cause of what no form explains.
 #pragma once
 
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "samebits/diagnose/forms.h"
 #include "samebits/diagnose/hypotheses.h"
 #include "samebits/diagnose/judge.h"
+#include "samebits/diagnose/scan.h"
 
 namespace samebits {
 
@@ -21,8 +22,9 @@ struct Item {
 
 struct Explanation {
   Judgement graph;  // as the graph says, under the group's harmless chains
-  std::optional<Hypothesis> hypothesis;
-  Judgement cause;  // under the hypothesis
+  std::vector<Hypothesis>
+      hypotheses;   // empty: nothing to explain, or no explanation; two: together
+  Judgement cause;  // under the last one (which includes the others)
 };
 
 struct GroupResult {
@@ -32,12 +34,8 @@ struct GroupResult {
 
 GroupResult SearchGroup(const std::vector<Item>& items, const ReplaySource& source);
 
-// All values of a searched scalar that leave nothing outside on the items: the range around
-// `value`.
-struct ValueRange {
-  double low, high;
-};
-ValueRange ScanEps(const std::vector<const Item*>& items, const Form& form,
-                   const ReplaySource& source, double value);
+// The range of a searched scalar's values that fit all of these items as well as the one found.
+ValueRange RangeOf(const std::vector<std::pair<const Item*, const Hypothesis*>>& items,
+                   const ReplaySource& source);
 
 }  // namespace samebits

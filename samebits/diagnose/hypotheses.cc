@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "samebits/base/error.h"
 #include "samebits/diagnose/scan.h"
 
 namespace samebits {
@@ -22,10 +23,7 @@ std::string LayerPrefix(const Node& node) { return fmt::format("model.layers.{}.
 
 void RotaryHypotheses(const Replay& base, const ReplaySource& source, List& list) {
   for (double theta : ThetaCandidates(base, source)) {
-    Replay r = base;
-    r.node.attributes.rope_theta = theta;
-    list.push_back({"rope-theta", fmt::format("uses theta {:g}", theta), r, theta,
-                    base.node.attributes.rope_theta});
+    list.push_back(WithValue({"rope-theta", "", base, {}, base.node.attributes.rope_theta}, theta));
   }
   Replay layout = base;
   layout.rotary_interleaved = true;
@@ -63,9 +61,7 @@ void NormHypotheses(const Replay& base, const ReplaySource& source, List& list) 
     Add(list, "weights-swapped", fmt::format("uses {}", other), r);
   }
   for (double eps : EpsCandidates(node.attributes.eps)) {
-    Replay r = base;
-    r.node.attributes.eps = eps;
-    list.push_back({"norm-eps", fmt::format("uses eps {:g}", eps), r, eps, node.attributes.eps});
+    list.push_back(WithValue({"norm-eps", "", base, {}, node.attributes.eps}, eps));
   }
   if (source.dtype == DType::kF32) return;
   using Finish = NormPrecision::Finish;
@@ -144,10 +140,8 @@ void ScoresHypotheses(const Replay& base, const ReplaySource& source, List& list
         tiled);
   }
   for (double scale : ScaleCandidates(base, source)) {
-    Replay r = base;
-    r.node.attributes.scale = static_cast<float>(scale);
-    list.push_back({"attention-scale", fmt::format("scales by {:.9g}", scale), r, scale,
-                    static_cast<double>(a.scale)});
+    list.push_back(
+        WithValue({"attention-scale", "", base, {}, static_cast<double>(a.scale)}, scale));
   }
 }
 
@@ -245,6 +239,29 @@ std::vector<Hypothesis> HypothesesFor(const Replay& base, const ReplaySource& so
                        [&](const std::string& name) { return source.tensor(name) == nullptr; });
   });
   return list;
+}
+
+bool HasContinuousValue(const std::string& cause) {
+  return cause == "norm-eps" || cause == "rope-theta" || cause == "attention-scale";
+}
+
+Hypothesis WithValue(const Hypothesis& hypothesis, double value) {
+  Hypothesis result = hypothesis;
+  result.value = value;
+  Attributes& attributes = result.replay.node.attributes;
+  if (hypothesis.cause == "norm-eps") {
+    attributes.eps = value;
+    result.detail = fmt::format("uses eps {:g}", value);
+  } else if (hypothesis.cause == "rope-theta") {
+    attributes.rope_theta = value;
+    result.detail = fmt::format("uses theta {:g}", value);
+  } else {
+    SAMEBITS_CHECK(hypothesis.cause == "attention-scale", hypothesis.cause);
+    attributes.scale = static_cast<float>(value);
+    result.value = static_cast<double>(attributes.scale);  // the fp32 constant is what counts
+    result.detail = fmt::format("scales by {:.9g}", *result.value);
+  }
+  return result;
 }
 
 std::string FixFor(const std::string& cause) {

@@ -22,6 +22,11 @@ struct Hypothesis {
 // form (rounding chain) under which they are tried.
 std::vector<Hypothesis> HypothesesFor(const Replay& base, const ReplaySource& source);
 
+// Sets the scalar that a hypothesis searches for; its cause must have one (norm-eps, rope-theta,
+// attention-scale).
+bool HasContinuousValue(const std::string& cause);
+Hypothesis WithValue(const Hypothesis& hypothesis, double value);
+
 // What to do about a cause, one sentence.
 std::string FixFor(const std::string& cause);
 

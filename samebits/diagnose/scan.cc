@@ -20,22 +20,83 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-std::vector<double> Without(const std::set<double>& values, double configured) {
+template <typename Values>
+std::vector<double> Without(const Values& values, double configured) {
   std::vector<double> result;
   for (double v : values) {
-    if (std::fabs(v - configured) > 1e-9 * std::fabs(configured)) result.push_back(v);
+    const bool known = std::find(result.begin(), result.end(), v) != result.end();
+    if (!known && std::fabs(v - configured) > 1e-9 * std::fabs(configured)) result.push_back(v);
   }
   return result;
+}
+
+// The decimal number with the fewest digits in [low, high].
+double Roundest(double low, double high, double value) {
+  for (int digits = 1; digits <= 9; ++digits) {
+    const double rounded = Significant(value, digits);
+    if (rounded >= low && rounded <= high) return rounded;
+  }
+  return value;
 }
 
 }  // namespace
 
 std::vector<double> EpsCandidates(double configured) {
-  std::set<double> values = {0};
-  for (int exponent = -12; exponent <= -2; ++exponent) {
-    for (double digit : {1.0, 2.0, 3.0, 5.0, 7.0}) values.insert(digit * std::pow(10.0, exponent));
+  // The usual ones first: of values that do equally well the first is taken.
+  std::vector<double> values = {1e-5, 1e-6, 1e-8, 1e-12, 1e-7, 1e-3, 0};
+  for (int exponent = -10; exponent <= -2; ++exponent) {
+    for (double digit : {1.0, 3.0}) values.push_back(digit * std::pow(10.0, exponent));
   }
   return Without(values, configured);
+}
+
+double RefineScalar(double start, double spread, const std::function<Judgement(double)>& judge) {
+  if (!(start > 0) || !std::isfinite(start)) return start;
+  double best = start, width = std::log(spread);
+  Judgement best_judgement = judge(start);
+  constexpr int kPoints = 24;
+  while (width > 1e-7) {
+    const double center = std::log(best);
+    for (int i = -kPoints; i <= kPoints; ++i) {
+      const double value = std::exp(center + width * i / kPoints);
+      const Judgement judgement = judge(value);
+      if (judgement.BetterThan(best_judgement)) {
+        best = value;
+        best_judgement = judgement;
+      }
+    }
+    width /= 8;
+  }
+  const ValueRange range = FittingRange(best, judge);
+  const double round = Roundest(range.low, range.high, best);
+  return best_judgement.BetterThan(judge(round)) ? best : round;
+}
+
+ValueRange FittingRange(double value, const std::function<Judgement(double)>& judge) {
+  if (!(value > 0)) {  // up from zero
+    double high = 0;
+    for (double v = 1e-14; v < 1 && judge(v).outside <= judge(value).outside; v *= 2) high = v;
+    return {value, high};
+  }
+  const int64_t allowed = judge(value).outside;
+  ValueRange range{value, value};
+  for (const bool up : {false, true}) {
+    double good = value, bad = 0;
+    for (double step = 1e-8; step < 1e3 && bad == 0; step *= 4) {
+      const double next = up ? value * (1 + step) : value / (1 + step);
+      if (judge(next).outside <= allowed) {
+        good = next;
+      } else {
+        bad = next;
+      }
+    }
+    for (int i = 0; i < 8 && bad != 0; ++i) {
+      const double middle = std::sqrt(good * bad);
+      (judge(middle).outside <= allowed ? good : bad) = middle;
+    }
+    (up ? range.high : range.low) = good;
+  }
+  return range;
 }
 
 std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& source) {

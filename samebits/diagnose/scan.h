@@ -2,8 +2,10 @@
 // suggest.
 #pragma once
 
+#include <functional>
 #include <vector>
 
+#include "samebits/diagnose/judge.h"
 #include "samebits/diagnose/replay.h"
 
 namespace samebits {
@@ -15,5 +17,16 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
 
 // The scale of the scores, from the usual mistakes and from the ratio that the trace shows.
 std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source);
+
+// The value around `start` under which the fewest values are outside (then: differ), on a
+// logarithmic grid that is narrowed around its best point, beginning with factors up to `spread`.
+// Where a range of values does as well, the roundest decimal number in it.
+double RefineScalar(double start, double spread, const std::function<Judgement(double)>& judge);
+
+// All values around `value` that leave no more outside than it does: [low, high] by bisection.
+struct ValueRange {
+  double low, high;
+};
+ValueRange FittingRange(double value, const std::function<Judgement(double)>& judge);
 
 }  // namespace samebits
