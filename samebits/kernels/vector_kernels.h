@@ -67,6 +67,7 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
   }
   constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
   const int64_t whole = size / kStep * kStep;
+  [[maybe_unused]] const auto ahead = static_cast<uintptr_t>(outs * size) * sizeof(Element<dtype>);
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
     // The shorter side waits in registers, the longer one passes by.
     if constexpr (rows <= outs) {
@@ -87,8 +88,12 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
   };
   for (int64_t k = 0; k < whole; k += kStep) {
     if constexpr (rows == 1) {
+      // The next weight rows, into the second-level cache: rows are short and lie one after the
+      // other, so looking ahead in the same row would miss the beginning of each. Addresses beyond
+      // the end are harmless.
       for (int o = 0; o < outs; ++o) {
-        __builtin_prefetch(reinterpret_cast<const std::byte*>(w + o * size + k) + 1024);
+        const auto here = reinterpret_cast<uintptr_t>(w + o * size + k);
+        __builtin_prefetch(reinterpret_cast<const void*>(here + ahead), 0, 2);
       }
     }
     step(
