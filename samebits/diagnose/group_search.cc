@@ -228,12 +228,17 @@ GroupResult TryForm(const std::vector<Item>& items, const Form& form, const Repl
                     bool deep) {
   GroupResult trial;
   trial.form = form;
+  constexpr int kTries = 2;  // where the closer look found nothing on so many, it won't on others
+  int misses = 0;
   for (const Item& item : items) {
     Replay replay = item.replay;
     form.Apply(replay);
     Explanation e;
     e.graph = Judge(replay, source, *item.candidate);
-    if (e.graph.outside > 0) e = ItemSearch(item, form, source, deep).Explain(e.graph);
+    if (e.graph.outside > 0) {
+      e = ItemSearch(item, form, source, deep && misses < kTries).Explain(e.graph);
+      misses += e.hypotheses.empty() ? 1 : 0;
+    }
     trial.items.push_back(std::move(e));
   }
   AgreeOnValue(items, source, trial.items);

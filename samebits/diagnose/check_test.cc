@@ -1,0 +1,182 @@
+// check on the embedded model and the recorded traces of its JAX ports, and on what is done to
+// them.
+#include "samebits/diagnose/check.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+#include "samebits/base/error.h"
+#include "samebits/tensor/convert.h"
+
+namespace samebits {
+namespace {
+
+const std::string kNano = std::string(SAMEBITS_SOURCE_DIR) + "/models/nano";
+
+class CheckTest : public testing::Test {
+ protected:
+  CheckTest() : checkpoint_(Checkpoint::Open(kNano)), graph_(BuildGraph(checkpoint_.config())) {}
+
+  CheckResult Run(const Trace& trace) const {
+    CheckOptions options;
+    options.threads = 2;
+    return Check(graph_, checkpoint_, trace, options);
+  }
+
+  static Trace Demo(const std::string& name) {
+    return Trace::Open(kNano + "/demo/" + name + ".safetensors");
+  }
+
+  // A copy of the repaired port's trace in which `edit` may change values; false drops the tensor.
+  template <typename Edit>
+  Trace Edited(Edit&& edit) {
+    const Trace trace = Demo("port_repaired");
+    std::vector<TraceWriter::Plan> plans;
+    std::vector<std::vector<std::byte>> data;
+    for (const TensorEntry& entry : trace.tensors()) {
+      std::vector<std::byte> bytes(entry.view.data, entry.view.data + entry.view.bytes());
+      Shape shape = entry.view.shape;
+      if (!edit(entry.name, shape, bytes)) continue;
+      plans.push_back({entry.name, entry.view.dtype, shape});
+      data.push_back(std::move(bytes));
+    }
+    path_ = testing::TempDir() + fmt::format("/samebits-check-{}.safetensors", getpid());
+    TraceWriter writer(path_, trace.info().metadata, plans);
+    for (size_t i = 0; i < plans.size(); ++i) {
+      const int64_t bytes = NumElements(plans[i].shape) * DTypeSize(plans[i].dtype);
+      writer.Write(plans[i].name, 0, data[i].data(), bytes);
+    }
+    writer.Finish();
+    return Trace::Open(path_);
+  }
+
+  ~CheckTest() override {
+    if (!path_.empty()) std::filesystem::remove(path_);
+  }
+
+  Checkpoint checkpoint_;
+  Graph graph_;
+  std::string path_;
+};
+
+const NodeResult& NodeOf(const CheckResult& result, const std::string& name) {
+  for (const NodeResult& node : result.nodes) {
+    if (node.name == name) return node;
+  }
+  ADD_FAILURE() << name;
+  return result.nodes[0];
+}
+
+TEST_F(CheckTest, BuggyPortHasOneCause) {
+  const CheckResult result = Run(Demo("port_buggy"));
+  EXPECT_EQ(result.verdict, Grade::kBug);
+  EXPECT_EQ(result.first_divergence, "model.layers.0.self_attn.q_proj");
+  ASSERT_EQ(result.findings.size(), 1);
+  const Finding& finding = result.findings[0];
+  EXPECT_EQ(finding.cause, "weight-not-transposed");
+  EXPECT_EQ(finding.nodes.size(), 8);  // q_proj and o_proj of four layers
+  EXPECT_TRUE(finding.confirmed);
+  EXPECT_EQ(finding.with_cause.outside, 0);
+  EXPECT_GT(finding.with_graph.outside, finding.with_graph.elements * 9 / 10);
+}
+
+TEST_F(CheckTest, RepairedPortOnlyRounds) {
+  const CheckResult result = Run(Demo("port_repaired"));
+  EXPECT_EQ(result.verdict, Grade::kRounding);
+  EXPECT_TRUE(result.findings.empty());
+  EXPECT_EQ(result.first_divergence, "");
+  ASSERT_EQ(result.chains.size(), 1);
+  EXPECT_EQ(result.chains[0].chain, "bias-after-rounding");
+  for (const NodeResult& node : result.nodes) {
+    EXPECT_NE(node.grade, Grade::kUnknown) << node.name;
+    EXPECT_EQ(node.base.outside, 0) << node.name;
+  }
+}
+
+TEST_F(CheckTest, OneNanIsABug) {
+  const std::string name = "model.layers.2.mlp.down_proj";
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>& bytes) {
+        if (tensor == name) reinterpret_cast<uint16_t*>(bytes.data())[5] = 0x7fc0;
+        return true;
+      }));
+  EXPECT_EQ(result.verdict, Grade::kBug);
+  EXPECT_EQ(result.first_divergence, name);
+  EXPECT_EQ(NodeOf(result, name).base.outside, 1);
+  EXPECT_EQ(NodeOf(result, name).base.max_abs, std::numeric_limits<double>::infinity());
+}
+
+TEST_F(CheckTest, OneWrongValueIsABugAndBlamedThere) {
+  const std::string name = "model.layers.1.self_attn.context";
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>& bytes) {
+        if (tensor == name) {
+          auto* values = reinterpret_cast<uint16_t*>(bytes.data());
+          values[300] = FloatToBF16(BF16ToFloat(values[300]) * 1.1F + 0.1F);
+        }
+        return true;
+      }));
+  EXPECT_EQ(result.verdict, Grade::kBug);
+  EXPECT_EQ(result.first_divergence, name);
+  ASSERT_FALSE(result.findings.empty());
+  EXPECT_EQ(result.findings[0].cause, "unexplained");
+  EXPECT_EQ(NodeOf(result, name).base.outside, 1);
+}
+
+TEST_F(CheckTest, MissingTensorIsUnknownAndNeverPassed) {
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
+        return tensor != "model.layers.3.self_attn.probs";
+      }));
+  EXPECT_EQ(result.verdict, Grade::kUnknown);
+  EXPECT_EQ(NodeOf(result, "model.layers.3.self_attn.probs").grade, Grade::kUnknown);
+  EXPECT_EQ(NodeOf(result, "model.layers.3.self_attn.context").grade, Grade::kUnknown);
+  EXPECT_NE(NodeOf(result, "model.layers.3.self_attn.o_proj").grade, Grade::kUnknown);
+}
+
+TEST_F(CheckTest, WrongShapeIsAnError) {
+  const Trace trace = Edited([&](const std::string& tensor, Shape& shape, std::vector<std::byte>&) {
+    if (tensor == "model.norm") std::swap(shape[0], shape[1]);
+    return true;
+  });
+  try {
+    Run(trace);
+    FAIL() << "a wrong shape was let pass";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("model.norm"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(CheckTest, MaskedScoresMayHoldAnything) {
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape& shape, std::vector<std::byte>& bytes) {
+        if (tensor.ends_with(".scores")) {
+          auto* values = reinterpret_cast<uint16_t*>(bytes.data());
+          const int64_t keys = shape[2];
+          for (int64_t i = 0; i < NumElements(shape); ++i) {
+            if (i % keys > i / keys % keys) values[i] = 0x7fc0;
+          }
+        }
+        return true;
+      }));
+  EXPECT_EQ(result.verdict, Grade::kRounding);
+}
+
+TEST_F(CheckTest, MaskedProbabilityIsABug) {
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>& bytes) {
+        if (tensor == "model.layers.0.self_attn.probs") {
+          reinterpret_cast<uint16_t*>(bytes.data())[1] = FloatToBF16(0.001F);  // token 0, key 1
+        }
+        return true;
+      }));
+  EXPECT_EQ(result.verdict, Grade::kBug);
+  EXPECT_EQ(result.first_divergence, "model.layers.0.self_attn.probs");
+}
+
+}  // namespace
+}  // namespace samebits
