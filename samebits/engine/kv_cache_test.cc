@@ -1,0 +1,88 @@
+// The cache against a plain list of rows, across the places where it grows.
+#include "samebits/engine/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+
+namespace samebits {
+namespace {
+
+class KvCacheTest : public testing::TestWithParam<DType> {
+ protected:
+  static constexpr int64_t kHeads = 3, kHeadDim = 6;
+  const int64_t row_bytes_ = kHeadDim * DTypeSize(GetParam());
+
+  void Append(KvCache& cache, int64_t rows) {
+    const auto size = static_cast<size_t>(rows * kHeads * row_bytes_);
+    std::vector<uint8_t> k(size), v(size);
+    for (auto* data : {&k, &v}) {
+      for (uint8_t& byte : *data) byte = static_cast<uint8_t>(random_());
+    }
+    cache.Append(k.data(), v.data(), rows);
+    keys_.insert(keys_.end(), k.begin(), k.end());
+    values_.insert(values_.end(), v.begin(), v.end());
+  }
+
+  void Check(const KvCache& cache) {
+    const auto length = static_cast<int64_t>(keys_.size()) / (kHeads * row_bytes_);
+    ASSERT_EQ(cache.length(), length);
+    ASSERT_GE(cache.head_stride(), length * kHeadDim);
+    for (int64_t t = 0; t < length; ++t) {
+      for (int64_t head = 0; head < kHeads; ++head) {
+        const int64_t from = (t * kHeads + head) * row_bytes_;
+        const int64_t to = head * cache.head_stride() * DTypeSize(GetParam()) + t * row_bytes_;
+        const auto bytes = static_cast<size_t>(row_bytes_);
+        ASSERT_EQ(
+            std::memcmp(static_cast<const uint8_t*>(cache.keys()) + to, keys_.data() + from, bytes),
+            0)
+            << "key " << t << " of head " << head << " of " << length;
+        ASSERT_EQ(std::memcmp(static_cast<const uint8_t*>(cache.values()) + to,
+                              values_.data() + from, bytes),
+                  0)
+            << "value " << t << " of head " << head << " of " << length;
+      }
+    }
+  }
+
+  std::mt19937 random_{7};
+  std::vector<uint8_t> keys_, values_;
+};
+
+TEST_P(KvCacheTest, RowByRowAcrossGrowth) {
+  KvCache cache(GetParam(), kHeads, kHeadDim);
+  EXPECT_EQ(cache.length(), 0);
+  for (int i = 0; i < 300; ++i) {
+    Append(cache, 1);
+    const int64_t n = cache.length();
+    if (n < 3 || (n > 62 && n < 67) || (n > 126 && n < 131) || n > 255) Check(cache);
+  }
+}
+
+TEST_P(KvCacheTest, ChunksOfAnySize) {
+  KvCache cache(GetParam(), kHeads, kHeadDim);
+  for (int64_t rows : {5, 64, 1, 200, 3, 512, 63, 65}) {
+    Append(cache, rows);
+    Check(cache);
+  }
+}
+
+TEST_P(KvCacheTest, GrowthIsRare) {
+  KvCache cache(GetParam(), kHeads, kHeadDim);
+  int grown = 0;
+  int64_t stride = -1;
+  for (int i = 0; i < 4096; ++i) {
+    Append(cache, 1);
+    if (cache.head_stride() != stride) ++grown;
+    stride = cache.head_stride();
+  }
+  EXPECT_EQ(grown, 7);  // 64, 128, ..., 4096
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, KvCacheTest,
+                         testing::Values(DType::kF32, DType::kBF16, DType::kF16),
+                         [](const auto& it) { return std::string(ModelDTypeName(it.param)); });
+
+}  // namespace
+}  // namespace samebits
