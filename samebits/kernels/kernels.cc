@@ -1,5 +1,7 @@
 #include "samebits/kernels/kernels.h"
 
+#include <cpuid.h>
+
 #include "samebits/base/error.h"
 #include "samebits/kernels/tables.h"
 #include "samebits/numerics/canonical.h"
@@ -10,6 +12,17 @@ namespace {
 const Kernels kPortableKernels = {Isa::kPortable,     &canonical::Linear,   &canonical::RmsNorm,
                                   &canonical::Rotary, &canonical::Rope,     &canonical::Attention,
                                   &canonical::Add,    &canonical::Multiply, &canonical::Silu};
+
+// Two that clang 14's __builtin_cpu_supports does not know; their registers are those of AVX2 and
+// AVX-512.
+bool CpuHasF16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1U << 29)) != 0;
+}
+bool CpuHasAvx512Bf16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1U << 5)) != 0;
+}
 
 constexpr Isa kIsas[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
 
@@ -45,8 +58,7 @@ std::optional<Isa> IsaFromName(std::string_view name) {
 
 bool IsaSupported(Isa isa) {
   // The compiler's run time asks the operating system, too, whether it saves the registers.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && CpuHasF16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
@@ -58,7 +70,7 @@ bool IsaSupported(Isa isa) {
     case Isa::kAvx512:
       return avx512;
     case Isa::kAvx512Bf16:
-      return avx512 && __builtin_cpu_supports("avx512bf16");
+      return avx512 && CpuHasAvx512Bf16();
   }
   return false;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <fstream>
@@ -26,7 +27,7 @@ int CgroupLimit() {
   double period = 0;
   if (!(file >> quota >> period) || quota == "max" || period <= 0) return 1 << 20;
   const double cpus = std::strtod(quota.c_str(), nullptr) / period;
-  return std::max(1, static_cast<int>(cpus + 0.5));
+  return std::max(1, static_cast<int>(std::lround(cpus)));
 }
 
 // Waits this many turns for new work before it sleeps: some microseconds, less than a wake-up

@@ -67,7 +67,6 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
   }
   constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
   const int64_t whole = size / kStep * kStep;
-  [[maybe_unused]] const auto ahead = static_cast<uintptr_t>(outs * size) * sizeof(Element<dtype>);
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
     // The shorter side waits in registers, the longer one passes by.
     if constexpr (rows <= outs) {
@@ -92,8 +91,7 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
       // other, so looking ahead in the same row would miss the beginning of each. Addresses beyond
       // the end are harmless.
       for (int o = 0; o < outs; ++o) {
-        const auto here = reinterpret_cast<uintptr_t>(w + o * size + k);
-        __builtin_prefetch(reinterpret_cast<const void*>(here + ahead), 0, 2);
+        __builtin_prefetch(w + (outs + o) * size + k, 0, 2);
       }
     }
     step(

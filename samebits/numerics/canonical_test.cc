@@ -165,7 +165,8 @@ TEST(Canonical, SoftmaxSumsKeyJInLaneJModulo16) {
     const int64_t ones = second == 0 ? 1 : 2;
     const int64_t lanes_with_ones = second % 16 == 0 ? 1 : 2;
     // In the lane of the second one, what came before it is kept.
-    const double before = lanes_with_ones == 2 ? static_cast<double>(second / 16) * 0x1p-25 : 0;
+    const int64_t turn = second / 16;
+    const double before = lanes_with_ones == 2 ? static_cast<double>(turn) * 0x1p-25 : 0;
     const double sum =
         static_cast<double>(ones) + static_cast<double>(16 - lanes_with_ones) * 0x1p-19 + before;
     const AttentionRun run = Attend(DType::kF32, {1.0F}, k, std::vector<float>(kKeys), 1.0F);
