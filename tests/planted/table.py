@@ -1,15 +1,16 @@
 """The table of planted bugs for the docs, in markdown.
 
-    python tests/planted/table.py [--keep FOLDER] [--out FILE] [PREFIX ...]
+    python tests/planted/table.py [--keep FOLDER] [--out FILE] [--seed N] [PREFIX ...]
 
 A cell is: the share of variants that `samebits check` named rightly (cause, first node, nothing
 else). Exit code 1 when a cell is not full. --keep: checkpoints and traces are kept there and used
-again.
+again. --seed: other weights and prompts, to see that check was not made to fit those of the tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections import defaultdict
@@ -27,7 +28,7 @@ def row_of(case: Case) -> str:
     if case.layers != "all":
         return f"{case.cause}, layers {case.layers} only"
     if case.cause:
-        return case.cause
+        return f"{case.cause}, with chains" if case.chains else case.cause
     if not case.chains:
         return "healthy"
     return case.chains if case.chains in CHAINS else "chains together"
@@ -78,11 +79,14 @@ def _place(row: str, order: list[str]) -> tuple[int, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument("--seed", type=int, default=0, help="added to the shapes' seeds")
     parser.add_argument("prefixes", nargs="*", metavar="PREFIX", help="of case names: A-bfloat16")
     arguments = parser.parse_args()
     prefixes = tuple(arguments.prefixes) or ("",)
+    for name, shape in SHAPES.items():
+        SHAPES[name] = dataclasses.replace(shape, seed=shape.seed + arguments.seed)
     if arguments.keep:
         results = run(arguments.keep, prefixes, keep=True)
     else:

@@ -46,7 +46,7 @@ def test_every_subset_of_chains(shape: str, checkpoints: Path, traces: Path) -> 
     assert wrong == {}
 
 
-@pytest.mark.parametrize(("shape", "dtype"), itertools.product(SHAPES, BOTH))
+@pytest.mark.parametrize(("shape", "dtype"), list(itertools.product(SHAPES, BOTH)))
 def test_transformers_itself(shape: str, dtype: str, checkpoints: Path, traces: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
