@@ -82,6 +82,10 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& place) {
+  // nlohmann takes a NUL for the end of the text, and whatever follows would pass unseen.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    Fail(ErrorCode::kBadInput, "{}: not valid JSON at byte {}: a NUL", place, nul + 1);
+  }
   Json result;
   StrictBuilder builder(result, place);
   // false: the builder throws before sax_parse can return an error.
