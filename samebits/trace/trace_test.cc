@@ -1,0 +1,246 @@
+// The trace format: what is written is read back, every rule of the metadata, and that a writer
+// leaves either a whole file or nothing.
+#include "samebits/trace/trace.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+
+#include "samebits/base/errors_testing.h"
+#include "samebits/checkpoint/safetensors_testing.h"
+
+namespace samebits {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+using Metadata = std::map<std::string, std::string>;
+
+const Metadata kMust = {
+    {"format", "samebits-trace-1"}, {"input_ids", "[5, 0, 7]"}, {"dtype", "bfloat16"}};
+
+Trace ParseWith(const Metadata& metadata) {
+  static std::vector<AlignedBytes> kept;  // a parsed trace points into its bytes
+  kept.emplace_back(SafetensorsBytes({{"model.norm", DType::kBF16, {3, 2}}}, metadata));
+  return Trace::Parse(kept.back().span(), "t.safetensors");
+}
+
+Trace ParseEdited(const std::string& key, const std::string& value) {
+  Metadata metadata = kMust;
+  metadata[key] = value;
+  return ParseWith(metadata);
+}
+
+std::string EditError(const std::string& key, const std::string& value,
+                      ErrorCode code = ErrorCode::kBadInput) {
+  const std::string message = ErrorOf(code, [&] { ParseEdited(key, value); });
+  EXPECT_THAT(message, StartsWith("t.safetensors: ")) << value;
+  return message;
+}
+
+TEST(Trace, Reads) {
+  const Trace trace = ParseEdited("framework", "torch");
+  EXPECT_EQ(trace.path(), "t.safetensors");
+  EXPECT_THAT(trace.info().input_ids, ElementsAre(5, 0, 7));
+  EXPECT_THAT(trace.info().positions, ElementsAre(0, 1, 2));
+  EXPECT_EQ(trace.info().dtype, DType::kBF16);
+  EXPECT_EQ(trace.info().metadata.at("framework"), "torch");
+  EXPECT_EQ(trace.tokens(), 3);
+  ASSERT_EQ(trace.tensors().size(), 1U);
+  EXPECT_EQ(trace.Find("model.norm")->shape, (Shape{3, 2}));
+  EXPECT_EQ(trace.Find("lm_head"), nullptr);
+}
+
+TEST(Trace, DTypes) {
+  EXPECT_EQ(ParseEdited("dtype", "float32").info().dtype, DType::kF32);
+  EXPECT_EQ(ParseEdited("dtype", "float16").info().dtype, DType::kF16);
+  for (const char* name : {"", "float64", "BF16", "torch.bfloat16"}) {
+    EXPECT_THAT(EditError("dtype", name), HasSubstr("expected float32, bfloat16 or float16"));
+  }
+}
+
+TEST(Trace, Positions) {
+  EXPECT_THAT(ParseEdited("positions", "[9, 9, 100]").info().positions, ElementsAre(9, 9, 100));
+  EXPECT_THAT(ParseEdited("positions", "[[1, 2, 3]]").info().positions, ElementsAre(1, 2, 3));
+  EXPECT_THAT(EditError("positions", "[0, 1]"), HasSubstr("2 positions for 3 input_ids"));
+  EXPECT_THAT(EditError("positions", "[0, 1, 2, 3]"), HasSubstr("4 positions"));
+  EXPECT_THAT(EditError("positions", "[-1, 0, 1]"), HasSubstr("'positions'"));
+  EXPECT_THAT(EditError("positions", ""), HasSubstr("'positions'"));
+}
+
+TEST(Trace, EveryMustKey) {
+  for (const auto& [key, value] : kMust) {
+    Metadata metadata = kMust;
+    metadata.erase(key);
+    EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { ParseWith(metadata); }),
+                AllOf(HasSubstr("has no '" + key + "'"), HasSubstr("is this a trace?")));
+  }
+}
+
+TEST(Trace, OtherFormats) {
+  for (const char* format : {"samebits-trace-2", "pt", "", "samebits-trace-1 "}) {
+    EXPECT_THAT(EditError("format", format, ErrorCode::kUnsupported),
+                HasSubstr("expected samebits-trace-1"));
+  }
+}
+
+TEST(Trace, InputIds) {
+  for (const char* ids :
+       {"", "1, 2, 3", "[]", "7", "\"1\"", "{}", "null", "[1,", "[1] [2]", "[[]]"}) {
+    EXPECT_THAT(EditError("input_ids", ids), HasSubstr("'input_ids'")) << ids;
+  }
+  for (const char* id : {"-1", "1.5", "1.0", "\"1\"", "null", "true", "2147483648",
+                         "18446744073709551615", "99999999999999999999", "[1]"}) {
+    EXPECT_THAT(EditError("input_ids", fmt::format("[1, {}, 3]", id)),
+                HasSubstr("expected integers from 0 to 2^31 - 1, found"))
+        << id;
+  }
+  EXPECT_THAT(EditError("input_ids", std::string(100'000, '[')), HasSubstr("nested"));
+  EXPECT_THAT(ParseEdited("input_ids", "[1, 2147483647, 3]").info().input_ids,
+              ElementsAre(1, 2147483647, 3));
+}
+
+TEST(Trace, Batches) {
+  EXPECT_THAT(ParseEdited("input_ids", "[[1, 2, 3]]").info().input_ids, ElementsAre(1, 2, 3));
+  EXPECT_THAT(EditError("input_ids", "[[1, 2, 3], [4, 5, 6]]", ErrorCode::kUnsupported),
+              HasSubstr("a batch of 2 sequences; supported is one"));
+  EXPECT_THAT(EditError("input_ids", "[[[1]]]"), HasSubstr("'input_ids'"));
+  EXPECT_THAT(EditError("input_ids", "[1, [2, 3]]"), HasSubstr("'input_ids'"));
+}
+
+TEST(Trace, BreaksRulesOfSafetensors) {
+  const std::string bytes = SafetensorsBytes({{"a", DType::kF32, {2}}}, kMust);
+  const AlignedBytes cut(bytes.substr(0, bytes.size() - 1));
+  EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { Trace::Parse(cut.span(), "t"); }),
+              HasSubstr("truncated"));
+}
+
+TEST(Trace, CorpusIsJudgedAsItsNamesSay) {
+  int files = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(SAMEBITS_SOURCE_DIR "/tests/corpus/trace")) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("ok_") && !name.starts_with("bad_")) continue;
+    const AlignedBytes bytes(ReadBytes(entry.path()));
+    ++files;
+    if (name.starts_with("ok_")) {
+      EXPECT_NO_THROW(Trace::Parse(bytes.span(), name)) << name;
+    } else {
+      EXPECT_THROW(Trace::Parse(bytes.span(), name), Error) << name;
+    }
+  }
+  EXPECT_GE(files, 20);
+}
+
+TEST(TraceWriter, RoundTrip) {
+  const TempFolder folder;
+  const std::string path = folder / "t.safetensors";
+  const std::vector<uint16_t> halves = {1, 2, 3, 4, 5, 6};
+  const std::vector<float> floats = {1.5F, -0.0F, 2.5F};
+  Metadata metadata = kMust;
+  metadata["prompt"] = "a \"quoted\" \n \xc3\xa4";
+  {
+    // An odd number of 16-bit values before fp32 ones: the writer must sort them.
+    TraceWriter writer(path, metadata,
+                       {{"odd", DType::kBF16, {3}},
+                        {"model.norm", DType::kBF16, {3, 2}},
+                        {"lm_head", DType::kF32, {3}},
+                        {"empty", DType::kF32, {0, 4}},
+                        {"unwritten", DType::kF32, {2}}});
+    EXPECT_TRUE(writer.Has("model.norm"));
+    EXPECT_FALSE(writer.Has("model"));
+    // Row by row, the last one first.
+    for (const int64_t row : {2, 0, 1}) {
+      writer.Write("model.norm", row * 4, halves.data() + row * 2, 4);
+    }
+    writer.Write("lm_head", 0, floats.data(), 12);
+    writer.Write("odd", 0, halves.data(), 6);
+    writer.Write("empty", 0, nullptr, 0);
+    EXPECT_FALSE(std::filesystem::exists(path));  // not before it is whole
+    writer.Finish();
+  }
+  const Trace trace = Trace::Open(path);
+  EXPECT_EQ(trace.info().metadata, metadata);
+  const auto* norm = trace.Find("model.norm")->as<uint16_t>();
+  EXPECT_EQ(std::vector<uint16_t>(norm, norm + 6), halves);
+  EXPECT_EQ(std::memcmp(trace.Find("lm_head")->data, floats.data(), 12), 0);
+  EXPECT_EQ(trace.Find("odd")->as<uint16_t>()[2], 3);
+  EXPECT_EQ(trace.Find("unwritten")->as<float>()[1], 0.0F);
+  EXPECT_EQ(trace.Find("empty")->elements(), 0);
+  for (const TensorEntry& entry : trace.tensors()) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(entry.view.data) %
+                  static_cast<uintptr_t>(DTypeSize(entry.view.dtype)),
+              0U);
+  }
+  int files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    ++files;
+  }
+  EXPECT_EQ(files, 1);  // no part file beside it
+}
+
+TEST(TraceWriter, GivenUpLeavesNothing) {
+  const TempFolder folder;
+  {
+    TraceWriter writer(folder / "t", kMust, {{"a", DType::kF32, {2}}});
+    writer.Write("a", 0, "12345678", 8);
+  }
+  EXPECT_TRUE(folder.Empty());
+}
+
+TEST(TraceWriter, GivenUpKeepsTheOldFile) {
+  const TempFolder folder;
+  const std::string path = folder.Write("t", "old");
+  { const TraceWriter writer(path, kMust, {{"a", DType::kF32, {2}}}); }
+  EXPECT_EQ(ReadBytes(path), "old");
+}
+
+TEST(TraceWriter, FolderThatIsNotThere) {
+  const TempFolder folder;
+  EXPECT_THAT(ErrorOf(ErrorCode::kIo, [&] { TraceWriter(folder / "no/t", kMust, {}); }),
+              AllOf(HasSubstr("no/t"), HasSubstr("can not be created")));
+}
+
+TEST(TraceWriter, NoRoomLeavesNothing) {
+  const TempFolder folder;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit small = {1 << 20, before.rlim_max};
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string message = ErrorOf(ErrorCode::kIo, [&] {
+    TraceWriter(folder / "t", kMust, {{"a", DType::kF32, {1 << 20}}});
+  });
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_THAT(message, HasSubstr("no room for"));
+  EXPECT_TRUE(folder.Empty());
+}
+
+TEST(TraceWriter, NameThatIsTaken) {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "t");
+  TraceWriter writer(folder / "t", kMust, {{"a", DType::kF32, {2}}});
+  EXPECT_THAT(ErrorOf(ErrorCode::kIo, [&] { writer.Finish(); }), HasSubstr("can not be written"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "t"));
+  std::filesystem::remove(folder / "t");
+  EXPECT_TRUE(folder.Empty());
+}
+
+TEST(TraceWriterDeathTest, WritingOutsideIsAProgrammersError) {
+  const TempFolder folder;
+  TraceWriter writer(folder / "t", kMust, {{"a", DType::kF32, {2}}});
+  const char bytes[16] = {};
+  EXPECT_DEATH(writer.Write("b", 0, bytes, 4), "b");
+  EXPECT_DEATH(writer.Write("a", 0, bytes, 12), "a");
+  EXPECT_DEATH(writer.Write("a", 8, bytes, 4), "a");
+  EXPECT_DEATH(writer.Write("a", -4, bytes, 4), "a");
+}
+
+}  // namespace
+}  // namespace samebits
