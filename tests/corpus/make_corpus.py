@@ -1,5 +1,6 @@
 """Writes the corpora of the fuzz targets: for every rule of a format a file that breaks it, and a
-few that are in order. The names say which. Standard library only.
+few that are in order. The names say which. Files named found_* are inputs that libFuzzer kept for
+the code they reach; they are left alone. Standard library only.
 
     python tests/corpus/make_corpus.py
 """
@@ -7,7 +8,6 @@ few that are in order. The names say which. Standard library only.
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def safetensors() -> dict[str, bytes]:
         "bad_truncated_header": good[:40],
         "bad_surplus_data": good + b"\0",
         "bad_not_json": pack("{not json", data),
+        "bad_nul_after_json": pack(json.dumps(two) + "\0 more", data),
         "bad_starts_with_space": pack(" " + json.dumps(two), data),
         "bad_list": pack("[1, 2]", data),
         "bad_not_utf8": one.replace(b'"a"', b'"\xff"'),
@@ -218,8 +219,9 @@ def trace() -> dict[str, bytes]:
 def main() -> None:
     for target in (safetensors, config, trace):
         folder = HERE / target.__name__
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        for old in [*folder.glob("ok_*"), *folder.glob("bad_*")]:
+            old.unlink()
         files = target()
         for name, data in files.items():
             (folder / name).write_bytes(data)
