@@ -20,6 +20,7 @@ struct V {
   static float First(F v) { return _mm256_cvtss_f32(v.a); }
   static F Add(F u, F v) { return {_mm256_add_ps(u.a, v.a), _mm256_add_ps(u.b, v.b)}; }
   static F Mul(F u, F v) { return {_mm256_mul_ps(u.a, v.a), _mm256_mul_ps(u.b, v.b)}; }
+  static F Max(F u, F v) { return {_mm256_max_ps(u.a, v.a), _mm256_max_ps(u.b, v.b)}; }
   static F Div(F u, F v) { return {_mm256_div_ps(u.a, v.a), _mm256_div_ps(u.b, v.b)}; }
   static F Fma(F u, F v, F w) {
     return {_mm256_fmadd_ps(u.a, v.a, w.a), _mm256_fmadd_ps(u.b, v.b, w.b)};

@@ -10,6 +10,7 @@ struct LanesAvx512 {
   static float First(F v) { return _mm512_cvtss_f32(v); }
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Max(F a, F b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
   static F Div(F a, F b) { return _mm512_div_ps(a, b); }
   static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F MulAdd(F acc, F a, F b) { return _mm512_fmadd_ps(a, b, acc); }

@@ -4,7 +4,8 @@
 //
 // V gives: F (16 floats), P (16 pairs of bf16), Zero, Set, First, Load<dtype>(p), Load<dtype>(p, n)
 // and Store<dtype>(p, F, n) (n of 16 elements, the others 0), LoadPairs(p), LoadPairs(p, n) (n of
-// 32 bf16), BroadcastPair, InterleavePairs, Add, Mul, Div, Fma, Negate, Round<dtype>, Reduce, Exp,
+// 32 bf16), BroadcastPair, InterleavePairs, Add, Mul, Div, Fma, Negate,
+// Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, Exp,
 // MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register block of many
 // rows), kDecodeOuts (weight rows at once for a single row). No include guard: it is meant to be
 // included once a source file, behind V.
@@ -267,41 +268,54 @@ void Rope(const RopeArgs& a, int64_t row_begin, int64_t row_end) {
 
 // ------------------------------------------------------------------------------------- attention
 
-template <DType dtype>
-float RoundOne(float value) {
-  return V::First(V::template Round<dtype>(V::Set(value)));
-}
-
-// scores[j] for the visible keys, scaled and rounded.
+// scores[j] for the visible keys, scaled and rounded; room for a multiple of 16.
 template <DType dtype>
 void ScoreKeys(const AttentionArgs& a, const Element<dtype>* q, const Element<dtype>* k,
                int64_t visible, float* scores) {
   constexpr int kKeys = 4;
   const int64_t d = a.head_dim;
-  const auto store = [&](int64_t j, float dot) {
-    scores[j] = RoundOne<dtype>(RoundOne<dtype>(dot) * a.scale);
-  };
   int64_t j = 0;
   if (a.kv_row_stride == d) {  // the keys of a head lie one after the other
     for (; j + kKeys <= visible; j += kKeys) {
       float sums[1][kKeys];
       DotBlock<dtype, 1, kKeys>(q, k + j * d, d, sums);
-      for (int i = 0; i < kKeys; ++i) store(j + i, sums[0][i]);
+      for (int i = 0; i < kKeys; ++i) scores[j + i] = sums[0][i];
     }
   }
   for (; j < visible; ++j) {
     float sum[1][1];
     DotBlock<dtype, 1, 1>(q, k + j * a.kv_row_stride, d, sum);
-    store(j, sum[0][0]);
+    scores[j] = sum[0][0];
   }
+  const typename V::F scale = V::Set(a.scale);
+  for (j = 0; j < visible; j += 16) {
+    const int64_t n = std::min<int64_t>(16, visible - j);
+    const typename V::F dots =
+        V::template Round<dtype>(V::template Load<DType::kF32>(scores + j, n));
+    V::template Store<DType::kF32>(scores + j, V::template Round<dtype>(V::Mul(dots, scale)), n);
+  }
+}
+
+// The largest; NaN is larger than nothing. The sign of a zero may differ from the interpreter's,
+// which makes no difference to exp(s - max).
+inline float LargestScore(const float* scores, int64_t visible) {
+  float top = -std::numeric_limits<float>::infinity();
+  typename V::F lanes = V::Set(top);
+  int64_t j = 0;
+  for (; j + 16 <= visible; j += 16) {
+    lanes = V::Max(V::template Load<DType::kF32>(scores + j), lanes);
+  }
+  float last[16];
+  V::template Store<DType::kF32>(last, lanes, 16);
+  for (float v : last) top = v > top ? v : top;
+  for (; j < visible; ++j) top = scores[j] > top ? scores[j] : top;
+  return top;
 }
 
 // p[j] = round(softmax); p has room for a multiple of 16.
 template <DType dtype>
 void SoftmaxKeys(const float* scores, int64_t visible, float* p) {
-  float top = -std::numeric_limits<float>::infinity();
-  for (int64_t j = 0; j < visible; ++j) top = scores[j] > top ? scores[j] : top;
-  const typename V::F shift = V::Set(-top);
+  const typename V::F shift = V::Set(-LargestScore(scores, visible));
   typename V::F sums = V::Zero();
   for (int64_t j = 0; j < visible; j += 16) {
     const int64_t n = std::min<int64_t>(16, visible - j);
