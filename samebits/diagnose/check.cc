@@ -7,6 +7,7 @@
 
 #include "samebits/base/error.h"
 #include "samebits/compare/metrics.h"
+#include "samebits/diagnose/canonical_identity.h"
 #include "samebits/diagnose/group_search.h"
 #include "samebits/diagnose/whole_run.h"
 
@@ -62,6 +63,7 @@ class Checker {
   Finding& AddFinding(const Item& item, const Explanation& e, const std::string& cause,
                       const std::string& detail);
   void AddRanges(const std::vector<Item>& items, const GroupResult& group);
+  void FindCanonical();
   void RunEndToEnd();
   void Conclude();
   void ListInvisible();
@@ -184,7 +186,11 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
     if (e.graph.outside > 0) {
       AddFinding(item, e, "unexplained", "no known cause gives these values");
     } else if (node.grade != Grade::kBug) {
-      node.grade = e.graph.not_equal == 0 ? Grade::kIdentical : Grade::kRounding;
+      node.grade = Grade::kRounding;
+      if (e.graph.not_equal == 0) {
+        node.grade = Grade::kIdentical;
+        node.identical_to = "rounded";
+      }
     }
   }
   for (const std::string& chain : form.chains) {
@@ -194,6 +200,21 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
   const std::string name = GroupName(items.front().replay);
   if (!form.chains.empty()) forms_[name] = Form{form.chains, false, false};
   AddRanges(items, group);
+}
+
+// The strongest statement about a healthy node: canonical arithmetic gives these very bits.
+void Checker::FindCanonical() {
+  const Kernels& kernels = SelectKernels(BestIsa());
+  for (const Node& node : graph_.nodes) {
+    for (const std::string& name : CanonicalOutputs(node, source_, kernels)) {
+      for (NodeResult& result : result_.nodes) {
+        const bool healthy = result.grade == Grade::kRounding || result.grade == Grade::kIdentical;
+        if (result.name != name || !healthy) continue;
+        result.grade = Grade::kIdentical;
+        result.identical_to = "canonical";
+      }
+    }
+  }
 }
 
 void Checker::RunEndToEnd() {
@@ -306,6 +327,7 @@ CheckResult Checker::Run() {
     Interpret(items, SearchGroup(items, source_));
     ++done;
   }
+  FindCanonical();
   RunEndToEnd();
   ListInvisible();
   Conclude();

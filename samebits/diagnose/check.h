@@ -18,9 +18,10 @@ std::string_view GradeName(Grade grade);
 struct NodeResult {
   std::string name;
   Grade grade = Grade::kUnknown;
-  std::string why_unknown;  // "not in the trace"
-  Judgement base;           // under the group's harmless form
-  std::string cause;        // of a bug
+  std::string why_unknown;   // "not in the trace"
+  Judgement base;            // under the group's harmless form
+  std::string identical_to;  // "canonical" or "rounded" (the correctly rounded result); or empty
+  std::string cause;         // of a bug
   // Largest distance to our own run of the whole model with Hugging Face's rounding, or nothing
   // where that run was left out.
   std::optional<double> propagated;

@@ -5,23 +5,6 @@
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
-namespace {
-
-void StoreValue(Tensor& tensor, int64_t i, double value) {
-  switch (tensor.dtype()) {
-    case DType::kBF16:
-      tensor.as<uint16_t>()[i] = DoubleToBF16(value);
-      break;
-    case DType::kF16:
-      tensor.as<uint16_t>()[i] = DoubleToF16(value);
-      break;
-    default:
-      tensor.as<float>()[i] = static_cast<float>(value);
-  }
-}
-
-}  // namespace
-
 double WholeRunCost(const Graph& graph, int64_t tokens) {
   double cost = 0;
   const auto t = static_cast<double>(tokens);

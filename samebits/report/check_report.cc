@@ -107,12 +107,14 @@ std::string FindingText(const Finding& f, int64_t layers) {
 
 std::string RoundingText(const CheckResult& result) {
   std::map<Grade, int64_t> nodes;
+  std::map<std::string, int64_t> identical;
   int64_t elements = 0, not_equal = 0, bounds = 0;
   double worst = 0;
   std::string worst_name;
   for (const NodeResult& node : result.nodes) {
     ++nodes[node.grade];
     if (node.grade == Grade::kBug || node.grade == Grade::kUnknown) continue;
+    if (!node.identical_to.empty()) ++identical[node.identical_to];
     elements += node.base.elements;
     not_equal += node.base.not_equal;
     ++bounds;
@@ -121,10 +123,12 @@ std::string RoundingText(const CheckResult& result) {
       worst_name = node.name;
     }
   }
-  std::string text = fmt::format(
-      "{} of {} nodes are right: {} identical to the correctly rounded result, {} within "
-      "rounding\n",
-      bounds, result.nodes.size(), nodes[Grade::kIdentical], nodes[Grade::kRounding]);
+  std::string text = fmt::format("{} of {} nodes are right: ", bounds, result.nodes.size());
+  if (identical["canonical"] > 0) {
+    text += fmt::format("{} identical to canonical arithmetic, ", identical["canonical"]);
+  }
+  text += fmt::format("{} identical to the correctly rounded result, {} within rounding\n",
+                      identical["rounded"], nodes[Grade::kRounding]);
   text += fmt::format(
       "  {} of {} values differ from the correctly rounded result, none is outside its "
       "proven interval\n",
@@ -202,7 +206,7 @@ Json CheckToJson(const CheckResult& result) {
                 {"differing", node.base.not_equal},
                 {"bound_ratio", Number(node.base.max_ratio)},
                 {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)}};
-    if (node.grade == Grade::kIdentical) one["identical_to"] = "rounded";
+    if (!node.identical_to.empty()) one["identical_to"] = node.identical_to;
     if (!node.why_unknown.empty()) one["why"] = node.why_unknown;
     nodes.push_back(one);
   }
@@ -249,7 +253,7 @@ std::string CheckToText(const CheckResult& result) {
       text = "ROUNDING: no bug; all that differs is explained by rounding.\n\n";
       break;
     case Grade::kIdentical:
-      text = "IDENTICAL: every node is the correctly rounded result.\n\n";
+      text = "IDENTICAL: every node has the very bits of a stated arithmetic.\n\n";
       break;
   }
   for (const Finding& finding : result.findings) text += FindingText(finding, layers) + "\n";

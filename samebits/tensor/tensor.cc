@@ -32,6 +32,20 @@ Tensor::Tensor(DType dtype, Shape shape) {
 
 void Tensor::Free::operator()(std::byte* p) const { std::free(p); }
 
+void StoreValue(Tensor& tensor, int64_t index, double value) {
+  switch (tensor.dtype()) {
+    case DType::kBF16:
+      tensor.as<uint16_t>()[index] = DoubleToBF16(value);
+      break;
+    case DType::kF16:
+      tensor.as<uint16_t>()[index] = DoubleToF16(value);
+      break;
+    default:
+      SAMEBITS_CHECK(tensor.dtype() == DType::kF32, "a dtype that models run in");
+      tensor.as<float>()[index] = static_cast<float>(value);
+  }
+}
+
 std::vector<double> ToDoubles(const TensorView& view) {
   const int64_t n = view.elements();
   std::vector<double> values(static_cast<size_t>(n));

@@ -61,6 +61,9 @@ class Tensor {
   TensorView view_;
 };
 
+// Stores a value in a kF32, kBF16 or kF16 tensor, rounded once.
+void StoreValue(Tensor& tensor, int64_t index, double value);
+
 // Every value as fp64 (exact for all dtypes that a model runs in). Throws kUnsupported for others.
 std::vector<double> ToDoubles(const TensorView& view);
 

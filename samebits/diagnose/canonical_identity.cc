@@ -1,0 +1,148 @@
+#include "samebits/diagnose/canonical_identity.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "samebits/compare/metrics.h"
+
+namespace samebits {
+namespace {
+
+// Computes nodes from recorded inputs with the kernels.
+class Canonical {
+ public:
+  Canonical(const Node& node, const ReplaySource& source, const Kernels& kernels)
+      : node_(node), source_(source), kernels_(kernels) {}
+
+  // False when something is missing or stored in another dtype.
+  bool Ready() const {
+    for (const std::string& name : node_.inputs) {
+      if (name == kInputIds || name == kPositions) continue;
+      const TensorView* view = source_.tensor(name);
+      if (view == nullptr || view->dtype != source_.dtype) return false;
+    }
+    return true;
+  }
+
+  std::vector<std::string> Compare() {
+    for (const std::string& name : node_.outputs) {
+      outputs_.emplace_back(source_.dtype,
+                            OutputShape(*source_.graph, node_, name, source_.tokens()));
+    }
+    Compute();
+    std::vector<std::string> same;
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const TensorView* recorded = source_.tensor(node_.outputs[i]);
+      const bool chained = node_.kind == OpKind::kAttention;  // each needs the one before
+      if (chained && same.size() != i) break;
+      if (recorded == nullptr || recorded->dtype != source_.dtype) continue;
+      std::function<bool(int64_t)> masked;
+      if (chained && i == 0) {
+        const int64_t keys = source_.tokens();
+        masked = [keys](int64_t at) { return at % keys > at / keys % keys; };
+      }
+      if (CompareTensors(outputs_[i].view(), *recorded, masked).same()) {
+        same.push_back(node_.outputs[i]);
+      }
+    }
+    return same;
+  }
+
+ private:
+  const std::byte* Input(size_t index) const { return source_.tensor(node_.inputs[index])->data; }
+  const TensorView& Weight(size_t index) const {
+    return source_.checkpoint->Get(node_.weights[index]);
+  }
+
+  void Compute() {
+    const int64_t rows = source_.tokens();
+    const Attributes& a = node_.attributes;
+    const DType dtype = source_.dtype;
+    std::byte* y = outputs_[0].data();
+    switch (node_.kind) {
+      case OpKind::kEmbedding:
+        return ComputeEmbedding();
+      case OpKind::kRotary:
+        return kernels_.rotary({dtype, source_.positions.data(), y, outputs_[1].data(), rows,
+                                a.head_dim, a.rope_theta},
+                               0, rows);
+      case OpKind::kRmsNorm:
+        return kernels_.rms_norm({dtype, Weight(0).dtype, Input(0), Weight(0).data, y, rows,
+                                  a.in_features, static_cast<float>(a.eps)},
+                                 0, rows);
+      case OpKind::kLinear: {
+        const LinearArgs args{dtype,
+                              Weight(0).dtype,
+                              Input(0),
+                              Weight(0).data,
+                              node_.weights.size() > 1 ? Weight(1).data : nullptr,
+                              y,
+                              rows,
+                              a.in_features,
+                              a.out_features};
+        constexpr int64_t kPiece = 96;
+        return source_.pool->ParallelFor((a.out_features + kPiece - 1) / kPiece, [&](int64_t i) {
+          kernels_.linear(args, 0, rows, i * kPiece, std::min(a.out_features, (i + 1) * kPiece));
+        });
+      }
+      case OpKind::kRope:
+        return kernels_.rope({dtype, Input(0), Input(1), Input(2), y, rows, a.heads, a.head_dim}, 0,
+                             rows);
+      case OpKind::kAttention:
+        return ComputeAttention();
+      case OpKind::kAdd:
+        return kernels_.add(dtype, Input(0), Input(1), y, outputs_[0].elements());
+      case OpKind::kMultiply:
+        return kernels_.multiply(dtype, Input(0), Input(1), y, outputs_[0].elements());
+      case OpKind::kActivation:
+        return kernels_.silu(dtype, Input(0), y, outputs_[0].elements());
+    }
+  }
+
+  void ComputeEmbedding() {
+    Replay replay;
+    replay.node = node_;
+    // A row of the embedding, rounded once: deterministic, so any way of writing it will do.
+    const Expectation e = Evaluate(replay, source_, source_.dtype, {0, source_.tokens()});
+    for (size_t i = 0; i < e.y.size(); ++i) {
+      StoreValue(outputs_[0], static_cast<int64_t>(i), e.y[i]);
+    }
+  }
+
+  void ComputeAttention() {
+    const Attributes& a = node_.attributes;
+    AttentionArgs args{};
+    args.dtype = source_.dtype;
+    args.q = Input(0);
+    args.k = Input(1);
+    args.v = Input(2);
+    args.kv_head_stride = a.head_dim;
+    args.kv_row_stride = a.kv_heads * a.head_dim;
+    args.scores = outputs_[0].data();
+    args.probs = outputs_[1].data();
+    args.context = outputs_[2].data();
+    args.rows = source_.tokens();
+    args.heads = a.heads;
+    args.kv_heads = a.kv_heads;
+    args.head_dim = a.head_dim;
+    args.first_key_count = 1;
+    args.scale = a.scale;
+    source_.pool->ParallelFor(
+        a.heads, [&](int64_t head) { kernels_.attention(args, head, head + 1, 0, args.rows); });
+  }
+
+  const Node& node_;
+  const ReplaySource& source_;
+  const Kernels& kernels_;
+  std::vector<Tensor> outputs_;
+};
+
+}  // namespace
+
+std::vector<std::string> CanonicalOutputs(const Node& node, const ReplaySource& source,
+                                          const Kernels& kernels) {
+  Canonical canonical(node, source, kernels);
+  return canonical.Ready() ? canonical.Compare() : std::vector<std::string>{};
+}
+
+}  // namespace samebits
