@@ -61,10 +61,7 @@ __attribute__((target("avx512f,avx512bf16"))) uint64_t Bf16Pairs512() {
   const auto pairs = (__m512bh)_mm512_set1_epi32(0x3c003c00);
   for (auto& v : acc) v = _mm512_setzero_ps();
   for (int64_t i = 0; i < kSteps; ++i) {
-    for (auto& v : acc) {
-      v = _mm512_dpbf16_ps(v, pairs, pairs);
-      asm volatile("" : "+v"(v));  // every step happens
-    }
+    for (auto& v : acc) v = _mm512_dpbf16_ps(v, pairs, pairs);
   }
   for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
   return std::bit_cast<uint32_t>(_mm512_cvtss_f32(acc[0]));
