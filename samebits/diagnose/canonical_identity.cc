@@ -14,8 +14,18 @@ class Canonical {
   Canonical(const Node& node, const ReplaySource& source, const Kernels& kernels)
       : node_(node), source_(source), kernels_(kernels) {}
 
-  // False when something is missing or stored in another dtype.
+  // False when something is missing or stored in another dtype, or when there is nothing to compare
+  // with: a small trace of many tokens must not cost the memory of what it leaves out.
   bool Ready() const {
+    const auto recorded = [this](const std::string& name) {
+      const TensorView* view = source_.tensor(name);
+      return view != nullptr && view->dtype == source_.dtype;
+    };
+    const bool chained = node_.kind == OpKind::kAttention;  // nothing is told without the scores
+    if (chained ? !recorded(node_.outputs[0])
+                : std::none_of(node_.outputs.begin(), node_.outputs.end(), recorded)) {
+      return false;
+    }
     for (const std::string& name : node_.inputs) {
       if (name == kInputIds || name == kPositions) continue;
       const TensorView* view = source_.tensor(name);
