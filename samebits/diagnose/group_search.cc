@@ -223,26 +223,34 @@ void FindSilentEps(const std::vector<Item>& items, const ReplaySource& source,
   }
 }
 
-// All items under one form.
-GroupResult TryForm(const std::vector<Item>& items, const Form& form, const ReplaySource& source,
-                    bool deep) {
-  GroupResult trial;
-  trial.form = form;
-  constexpr int kTries = 2;  // where the closer look found nothing on so many, it won't on others
-  int misses = 0;
+// All items as the graph says, under one form.
+GroupResult JudgeForm(const std::vector<Item>& items, const Form& form,
+                      const ReplaySource& source) {
+  GroupResult result;
+  result.form = form;
   for (const Item& item : items) {
     Replay replay = item.replay;
     form.Apply(replay);
     Explanation e;
     e.graph = Judge(replay, source, *item.candidate);
-    if (e.graph.outside > 0) {
-      e = ItemSearch(item, form, source, deep && misses < kTries).Explain(e.graph);
-      misses += e.hypotheses.empty() ? 1 : 0;
-    }
-    trial.items.push_back(std::move(e));
+    result.items.push_back(std::move(e));
   }
-  AgreeOnValue(items, source, trial.items);
-  return trial;
+  return result;
+}
+
+// Looks for the causes of what `judged` leaves outside.
+GroupResult ExplainForm(const std::vector<Item>& items, GroupResult judged,
+                        const ReplaySource& source, bool deep) {
+  constexpr int kTries = 2;  // where the closer look found nothing on so many, it won't on others
+  int misses = 0;
+  for (size_t i = 0; i < items.size(); ++i) {
+    Explanation& e = judged.items[i];
+    if (e.graph.outside == 0) continue;
+    e = ItemSearch(items[i], judged.form, source, deep && misses < kTries).Explain(e.graph);
+    misses += e.hypotheses.empty() ? 1 : 0;
+  }
+  AgreeOnValue(items, source, judged.items);
+  return judged;
 }
 
 bool Unexplained(const GroupResult& result) {
@@ -266,20 +274,30 @@ GroupResult SearchGroup(const std::vector<Item>& items, const ReplaySource& sour
     weights_rounded = weights_rounded || source.checkpoint->Get(name).dtype != source.dtype;
   }
   const std::vector<Form> forms = FormsOf(first.replay, source.dtype, wider, weights_rounded);
+  std::vector<GroupResult> judged;
   std::optional<GroupResult> best;
+  for (const Form& form : forms) {
+    judged.push_back(JudgeForm(items, form, source));
+    if (!NothingOutside(judged.back())) continue;
+    best = judged.back();  // this form alone explains every node
+    break;
+  }
   const auto consider = [&](GroupResult trial) {
     if (!best || ScoreOf(trial.items, trial.form) < ScoreOf(best->items, best->form)) {
       best = std::move(trial);
     }
   };
-  for (const Form& form : forms) {
-    consider(TryForm(items, form, source, false));
-    if (NothingOutside(*best)) break;  // no other form is needed
+  if (!best) {
+    for (const GroupResult& form : judged) consider(ExplainForm(items, form, source, false));
   }
-  if (Unexplained(*best)) {  // look closer, under the best form and under the plain one
-    const Form likely = best->form;
-    consider(TryForm(items, likely, source, true));
-    if (Unexplained(*best)) consider(TryForm(items, forms.front(), source, true));
+  if (Unexplained(*best)) {  // look closer, under the plain form and under the best one
+    const auto same_form = [&](const GroupResult& g) {
+      return g.form.chains == best->form.chains && g.form.truncate == best->form.truncate &&
+             g.form.truncate_weights == best->form.truncate_weights;
+    };
+    const GroupResult likely = *std::find_if(judged.begin(), judged.end(), same_form);
+    consider(ExplainForm(items, judged.front(), source, true));
+    if (Unexplained(*best)) consider(ExplainForm(items, likely, source, true));
   }
   if (first.replay.node.kind == OpKind::kRmsNorm && NothingOutside(*best) && !best->form.truncate) {
     FindSilentEps(items, source, *best);
