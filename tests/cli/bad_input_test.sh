@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The program on hostile files: every file of the corpora named bad_* gives exit 2 and one line that
-# names it, every ok_* is read; a damaged checkpoint and impossible arguments give exit 2.
+# names it, every ok_* is read (found_* may be either); a damaged checkpoint and impossible arguments give exit 2.
 # Left out: arbitrary bytes, which the fuzz targets cover.
 #   bad_input_test.sh BINARY SOURCE_DIR
 set -euo pipefail
@@ -28,14 +28,14 @@ expect() {
   fi
 }
 
-for file in "$corpus"/safetensors/*; do
+for file in "$corpus"/safetensors/{ok,bad}_*; do
   name=$(basename "$file")
   cp "$file" "$work/$name.safetensors"
   wanted=2
   [[ $name == ok_* ]] && wanted=0
   expect $wanted "$name.safetensors" "$samebits" inspect "$work/$name.safetensors"
 done
-for file in "$corpus"/trace/*; do
+for file in "$corpus"/trace/{ok,bad}_*; do
   name=$(basename "$file")
   cp "$file" "$work/$name.safetensors"
   # Those in order belong to another model: check must refuse them, too.
