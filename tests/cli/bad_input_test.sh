@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The program on hostile files: every file of the corpora named bad_* gives exit 2 and one line that
-# names it, every ok_* is read (found_* may be either); a damaged checkpoint and impossible arguments give exit 2.
+# names it, every ok_* is read (found_* may be either); a damaged checkpoint and impossible arguments
+# give exit 2.
 # Left out: arbitrary bytes, which the fuzz targets cover.
 #   bad_input_test.sh BINARY SOURCE_DIR
 set -euo pipefail
