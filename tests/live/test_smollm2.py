@@ -1,0 +1,85 @@
+"""samebits on trained weights, SmolLM2-135M-Instruct, against transformers.
+
+The folder is named by SMOLLM2; tools/get_smollm2.py makes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+import samebits  # noqa: E402
+
+TEXTS = [
+    "The water cycle describes how water moves through the land, the oceans and the air. When the "
+    "sun heats the surface of the sea, water turns into vapour and rises, cools and forms clouds.",
+    "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + "
+    "fibonacci(n - 2)\n\nfor i in range(10):\n    print(i, fibonacci(i))\n",
+    "Dear Sir or Madam, I am writing to you because the train on Monday, 14 March 2022 was late by "
+    "45 minutes, and I missed the meeting that I had planned for months; please tell me what to do",
+    "Q: What is the capital of France?\nA: Paris.\nQ: What is the capital of Italy?\nA: Rome.\nQ: "
+    "What is the capital of Japan?\nA: Tokyo.\nQ: What is the capital of Spain?\nA:",
+    "Once upon a time, in a small village at the foot of a mountain, there lived an old clockmaker "
+    "who had never seen the sea, although he dreamed about it every single night of his long life.",
+]
+TOKENS = 32
+
+
+@pytest.fixture(scope="module")
+def tokenizer(smollm2: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(smollm2)
+
+
+def joined(ids: list[int]) -> str:
+    return ",".join(map(str, ids))
+
+
+def test_greedy_tokens_in_float32(smollm2: Path, tokenizer: Any, samebits_program: Any) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    for text in TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False)[:TOKENS]
+        assert len(ids) == TOKENS
+        with torch.no_grad():
+            expected = model.generate(
+                torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=2
+            )[0, TOKENS:].tolist()
+        report = samebits_program.json(
+            "run", smollm2, "--ids", joined(ids), "--dtype", "float32", "--max-tokens", TOKENS
+        )  # fmt: skip
+        assert report["ids"] == expected, text
+        assert report["text"] == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_transformers_bfloat16_trace(
+    smollm2: Path, tokenizer: Any, samebits_program: Any, tmp_path: Path
+) -> None:
+    ids = tokenizer.encode(TEXTS[0] + " " + TEXTS[4], add_special_tokens=False)[:64]
+    assert len(ids) == 64
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2, dtype=torch.bfloat16, attn_implementation="eager"
+    ).eval()
+    path = tmp_path / "torch.safetensors"
+    samebits.capture(model, ids, path)
+    report = samebits_program.json("check", smollm2, path)
+    assert report["findings"] == []
+    assert len(report["nodes"]) > 30 * 15
+    grades = {node["name"]: node["grade"] for node in report["nodes"]}
+    assert {n: g for n, g in grades.items() if g not in ("identical", "rounding")} == {}
+
+
+def test_chat_template_and_tokenizer(smollm2: Path, tokenizer: Any, samebits_program: Any) -> None:
+    for text in ["Hi", "What's 12 + 34?\n\n  Don't guess: it's easy!", *TEXTS]:
+        expected = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        chat = samebits_program.json("run", smollm2, text, "--max-tokens", 1)
+        assert chat["prompt_ids"] == expected, text
+        raw = samebits_program.json("run", smollm2, text, "--raw", "--max-tokens", 1)
+        assert raw["prompt_ids"] == tokenizer.encode(text, add_special_tokens=False), text
