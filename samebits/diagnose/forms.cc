@@ -94,6 +94,7 @@ std::vector<Form> FormsOf(const Replay& replay, DType model, bool wider, bool we
     chains = both;
   }
   std::vector<Form> forms;
+  forms.reserve(3 * chains.size());
   for (const auto& chain : chains) forms.push_back({chain, false, false});
   if (model == DType::kF32) return forms;
   for (const auto& chain : chains) forms.push_back({chain, true, false});

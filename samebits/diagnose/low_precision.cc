@@ -36,7 +36,7 @@ void SoftmaxLowPrecision(LowPrecisionForm form, const double* s, const uint8_t* 
   const auto rn = [dtype](double v) { return RoundToDType(v, dtype); };
   double top = -std::numeric_limits<double>::infinity();
   for (int64_t j = 0; j < keys; ++j) {
-    if (visible[j]) top = std::max(top, s[j]);
+    if (visible[j]) top = std::max(top, rn(s[j]));  // the scores may have been kept in fp32
   }
   std::vector<Outcomes> e(static_cast<size_t>(keys));
   Outcomes exact{0, 0, 0}, chain{0, 0, 0};
@@ -44,7 +44,7 @@ void SoftmaxLowPrecision(LowPrecisionForm form, const double* s, const uint8_t* 
   for (int64_t j = 0; j < keys; ++j) {
     if (!visible[j]) continue;
     ++count;
-    const double value = std::exp(rn(s[j] - top));
+    const double value = std::exp(rn(rn(s[j]) - top));
     e[j] = {rn(value * (1 - kStep)), rn(value), rn(value * (1 + kStep))};
     exact = {exact.low + e[j].low, exact.middle + e[j].middle, exact.high + e[j].high};
     chain = {rn(chain.low + e[j].low), rn(chain.middle + e[j].middle), rn(chain.high + e[j].high)};

@@ -433,7 +433,7 @@ std::vector<double> GatherRows(const TensorView& view, RowRange rows, bool per_h
     TensorView part{view.dtype,
                     {rows.size() * width},
                     view.data + (o * tokens + rows.begin) * width * DTypeSize(view.dtype)};
-    const std::vector<double> some = ToDoubles(part);
+    std::vector<double> some = ToDoubles(part);
     if (outer == 1) return some;
     values.insert(values.end(), some.begin(), some.end());
   }

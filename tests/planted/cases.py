@@ -109,6 +109,8 @@ def all_cases() -> list[Case]:
         cases += bug_cases(shape, dtype) + chain_cases(shape, dtype)
     cases += layer_cases("A", "float32") + layer_cases("A", "bfloat16")
     cases += mixed_cases("A", "bfloat16") + mixed_cases("B", "bfloat16")
+    kept = "scores-fp32"  # the softmax casts what the port kept
+    cases += [Case(s, "bfloat16", "softmax-low-precision:default", kept) for s in SHAPES]
     return cases
 
 
