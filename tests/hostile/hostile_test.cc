@@ -90,6 +90,9 @@ class HostileTest : public testing::Test {
       EXPECT_THAT(ended.err, StartsWith("samebits: ")) << how;
     }
     EXPECT_THAT(ended.err, Not(HasSubstr("unexpected error"))) << how;
+    // The sanitizers end a process with 1, as a check that finds a bug does.
+    EXPECT_THAT(ended.err, Not(HasSubstr("Sanitizer"))) << how;
+    EXPECT_THAT(ended.err, Not(HasSubstr("runtime error"))) << how;
     EXPECT_LT(ended.err.size(), 2000U) << how;
     if (!kSanitized) {
       EXPECT_LT(ended.megabytes, kMemoryMb) << how;
