@@ -101,6 +101,7 @@ const TensorView& Prefill(Runtime& runtime, const std::vector<int64_t>& ids, int
     logits = &runtime.Forward(std::span(ids).subspan(at, count), recorder);
   }
   if (show && total > chunk) fmt::print(stderr, "\r\033[K");
+  SAMEBITS_CHECK(logits != nullptr, "a prompt has at least one token");
   return *logits;
 }
 

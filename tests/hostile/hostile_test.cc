@@ -297,6 +297,7 @@ TEST_F(HostileTest, WhatIsNoFile) {
 // Small files must not make large answers or large tables.
 TEST_F(HostileTest, SmallFilesStaySmall) {
   std::vector<TensorSpec> tensors;
+  tensors.reserve(2001);
   for (int i = 0; i < 2000; ++i) tensors.push_back({fmt::format("t{}", i), DType::kF32, {0}});
   tensors.push_back({std::string(100'000, 'n'), DType::kF32, {0}});
   const Json metadata = {
