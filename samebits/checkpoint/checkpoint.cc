@@ -62,7 +62,7 @@ std::vector<SafetensorsFile> OpenFiles(const std::string& folder) {
   for (const auto& [tensor, file] : weight_map) names.insert(file);
   std::map<std::string, std::string> found;
   for (const std::string& name : names) {
-    files.push_back(SafetensorsFile::Open(folder + "/" + name));
+    files.push_back(SafetensorsFile::Open(fmt::format("{}/{}", folder, name)));
     for (const TensorEntry& entry : files.back().tensors()) {
       if (const auto other = found.find(entry.name); other != found.end()) {
         Fail(ErrorCode::kBadInput, "{}: tensor {} is in {} and in {}", folder, Quoted(entry.name),

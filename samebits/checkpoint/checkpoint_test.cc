@@ -67,7 +67,7 @@ class CheckpointTest : public testing::Test {
 
   Checkpoint Open() const { return Checkpoint::Open(folder_.path()); }
   std::string OpenError(ErrorCode code = ErrorCode::kBadInput) const {
-    const std::string message = ErrorOf(code, [this] { Open(); });
+    std::string message = ErrorOf(code, [this] { Open(); });
     EXPECT_THAT(message, HasSubstr(folder_.path()));
     return message;
   }

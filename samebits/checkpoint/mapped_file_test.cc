@@ -36,6 +36,7 @@ TEST(MappedFile, MoreFilesThanTheHandlerKnows) {
   const TempFolder folder;
   const std::string path = folder.Write("x", "x");
   std::vector<std::unique_ptr<MappedFile>> files;
+  files.reserve(1100);
   for (int i = 0; i < 1100; ++i) files.push_back(std::make_unique<MappedFile>(path));
   EXPECT_EQ(files.back()->bytes().size(), 1U);
 }
