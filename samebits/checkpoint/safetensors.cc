@@ -85,6 +85,7 @@ TensorEntry ParseEntry(const std::string& name, const Json& object, uint64_t dat
 void CheckLayout(const std::vector<TensorEntry>& entries, uint64_t data_size,
                  const std::string& place) {
   std::vector<const TensorEntry*> order;
+  order.reserve(entries.size());
   for (const TensorEntry& entry : entries) order.push_back(&entry);
   std::sort(order.begin(), order.end(), [](const TensorEntry* a, const TensorEntry* b) {
     return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
