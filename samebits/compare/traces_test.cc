@@ -32,6 +32,7 @@ class CompareTracesTest : public testing::Test {
         {"format", "samebits-trace-1"}, {"input_ids", "[1, 2]"}, {"dtype", "float32"}};
     for (const auto& [key, value] : extra) metadata[key] = value;
     std::vector<TensorSpec> specs;
+    specs.reserve(tensors.size());
     for (const auto& [name, t] : tensors) {
       specs.push_back({name, DType::kF32, t.shape, ValueBytes(t.values)});
     }

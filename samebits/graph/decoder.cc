@@ -55,7 +55,7 @@ class Builder {
 std::string Builder::Layer(int index, const std::string& x, bool qkv_bias) {
   const ModelConfig c = graph_.config;
   layer_ = index;
-  const std::string layer = fmt::format("model.layers.{}", index);
+  std::string layer = fmt::format("model.layers.{}", index);
   const std::string attention = layer + ".self_attn", mlp = layer + ".mlp";
   const int64_t q_size = c.num_attention_heads * c.head_dim;
   const int64_t kv_size = c.num_key_value_heads * c.head_dim;

@@ -68,7 +68,7 @@ std::vector<std::string> Names(const std::string& cell) {
   for (size_t at = cell.find('`'); at != std::string::npos; at = cell.find('`', at + 1)) {
     const size_t end = cell.find('`', at + 1);
     std::string name = cell.substr(at + 1, end - at - 1);
-    if (name[0] == '.') name = names.back().substr(0, names.back().rfind('.')) + name;
+    if (name[0] == '.') name.insert(0, names.back(), 0, names.back().rfind('.'));
     names.push_back(name);
     at = end;
   }

@@ -38,7 +38,7 @@ Trace ParseEdited(const std::string& key, const std::string& value) {
 
 std::string EditError(const std::string& key, const std::string& value,
                       ErrorCode code = ErrorCode::kBadInput) {
-  const std::string message = ErrorOf(code, [&] { ParseEdited(key, value); });
+  std::string message = ErrorOf(code, [&] { ParseEdited(key, value); });
   EXPECT_THAT(message, StartsWith("t.safetensors: ")) << value;
   return message;
 }
@@ -168,7 +168,10 @@ TEST(TraceWriter, RoundTrip) {
   EXPECT_EQ(trace.info().metadata, metadata);
   const auto* norm = trace.Find("model.norm")->as<uint16_t>();
   EXPECT_EQ(std::vector<uint16_t>(norm, norm + 6), halves);
-  EXPECT_EQ(std::memcmp(trace.Find("lm_head")->data, floats.data(), 12), 0);
+  for (size_t i = 0; i < floats.size(); ++i) {  // bits: -0.0F is not 0.0F
+    EXPECT_EQ(std::bit_cast<uint32_t>(trace.Find("lm_head")->as<float>()[i]),
+              std::bit_cast<uint32_t>(floats[i]));
+  }
   EXPECT_EQ(trace.Find("odd")->as<uint16_t>()[2], 3);
   EXPECT_EQ(trace.Find("unwritten")->as<float>()[1], 0.0F);
   EXPECT_EQ(trace.Find("empty")->elements(), 0);

@@ -44,6 +44,7 @@ Ended RunProcess(const std::vector<std::string>& arguments, const std::string& f
                  unsigned seconds, long address_space_mb) {
   const std::string out = folder + "/stdout", err = folder + "/stderr";
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) {
     pointers.push_back(const_cast<char*>(argument.c_str()));
   }

@@ -69,7 +69,7 @@ int64_t ExpectSameTensors(const Outcome& expected, const Outcome& actual) {
     const Tensor& other = actual.tensors.at(name);
     const int64_t size = DTypeSize(tensor.dtype());
     EXPECT_EQ(tensor.shape(), other.shape()) << name;
-    ForVisible(name, tensor, [&](int64_t offset, int64_t count) {
+    ForVisible(name, tensor, [&, &name = name, &tensor = tensor](int64_t offset, int64_t count) {
       EXPECT_BITS_EQ(tensor.dtype(), tensor.data() + offset * size, other.data() + offset * size,
                      count)
           << name << " from element " << offset;
@@ -290,7 +290,7 @@ TEST(Control, OneBitInOneTensorIsSeen) {
   probs.as<uint16_t>()[9 * 9 * 3 + 9 * 4 + 2] ^= 1;
   int64_t differing = 0;
   for (const auto& [name, tensor] : first.tensors) {
-    ForVisible(name, tensor, [&](int64_t offset, int64_t count) {
+    ForVisible(name, tensor, [&, &name = name, &tensor = tensor](int64_t offset, int64_t count) {
       const auto* a = tensor.as<uint16_t>() + offset;
       const auto* b = second.tensors.at(name).as<uint16_t>() + offset;
       if (!BitsEqual(DType::kF16, a, b, count)) ++differing;
