@@ -112,11 +112,21 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& c) {
       add("self_attn.k_proj.bias", {kv});
       add("self_attn.v_proj.bias", {kv});
     }
+    if (c.qk_norm) {
+      add("self_attn.q_norm.weight", {c.head_dim});
+      add("self_attn.k_norm.weight", {c.head_dim});
+    }
     add("self_attn.o_proj.weight", {c.hidden_size, q});
+    if (c.o_proj_bias) add("self_attn.o_proj.bias", {c.hidden_size});
     add("post_attention_layernorm.weight", {c.hidden_size});
     add("mlp.gate_proj.weight", {c.intermediate_size, c.hidden_size});
     add("mlp.up_proj.weight", {c.intermediate_size, c.hidden_size});
     add("mlp.down_proj.weight", {c.hidden_size, c.intermediate_size});
+    if (c.mlp_bias) {
+      add("mlp.gate_proj.bias", {c.intermediate_size});
+      add("mlp.up_proj.bias", {c.intermediate_size});
+      add("mlp.down_proj.bias", {c.hidden_size});
+    }
   }
   result.push_back({"model.norm.weight", {c.hidden_size}});
   if (!c.tie_word_embeddings) {
@@ -150,6 +160,15 @@ Checkpoint Checkpoint::Open(const std::string& folder) {
            folder, tensor.name, DTypeName(view->dtype));
     }
     expected.insert(tensor.name);
+  }
+  for (const std::string& name : expected) {  // what adds a bias takes both in one dtype
+    if (!name.ends_with(".bias")) continue;
+    const std::string weight = name.substr(0, name.size() - 4) + "weight";
+    const DType bias_dtype = result.Find(name)->dtype, weight_dtype = result.Find(weight)->dtype;
+    if (bias_dtype != weight_dtype) {
+      Fail(ErrorCode::kUnsupported, "{}: tensor '{}' is {}, its weight {}; expected one dtype",
+           folder, name, DTypeName(bias_dtype), DTypeName(weight_dtype));
+    }
   }
   for (const SafetensorsFile& file : result.files_) {
     for (const TensorEntry& entry : file.tensors()) {

@@ -273,7 +273,7 @@ TEST_F(CheckpointTest, UntiedWithoutAHead) {
 }
 
 TEST_F(CheckpointTest, UnsupportedSettingsCanBeLookedAt) {
-  config_["use_sliding_window"] = true;
+  config_["is_encoder_decoder"] = true;
   WriteSingle();
   EXPECT_EQ(Open().config().unsupported.size(), 1U);
 }

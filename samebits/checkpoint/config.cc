@@ -5,6 +5,7 @@
 
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
+#include "samebits/checkpoint/config_keys.h"
 
 namespace samebits {
 namespace {
@@ -21,51 +22,18 @@ constexpr std::array kKnownKeys = {
     "tie_word_embeddings", "attention_bias", "mlp_bias", "dtype", "torch_dtype", "eos_token_id",
     "bos_token_id", "use_sliding_window", "layer_types", "quantization_config",
     "partial_rotary_factor", "pretraining_tp", "is_encoder_decoder", "add_cross_attention",
+    "sliding_window", "max_window_layers", "original_max_position_embeddings",
     // no effect on a forward pass without a cache of another length, training or other libraries
     "architectures", "attention_dropout", "initializer_range", "use_cache", "pad_token_id",
-    "sliding_window", "max_window_layers", "transformers_version", "_name_or_path", "auto_map",
-    "chunk_size_feed_forward", "cross_attention_hidden_size", "finetuning_task", "id2label",
-    "label2id", "output_attentions", "output_hidden_states", "problem_type", "return_dict",
-    "sep_token_id", "decoder_start_token_id", "is_decoder", "task_specific_params",
-    "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "use_bfloat16", "prefix",
-    "pruned_heads", "torchscript", "transformers.js_config", "is_llama_config", "rope_interleaved",
-    "_attn_implementation", "attn_implementation", "unsloth_version", "unsloth_fixed",
-    "name_or_path", "attention_probs_dropout_prob", "hidden_dropout_prob", "resid_pdrop",
-    "embd_pdrop", "num_labels"};
-
-void ReadRope(const Json& json, const std::string& place, ModelConfig& config) {
-  const auto read_theta = [&](const Json& object, const std::string& where) {
-    if (HasField(object, "rope_theta")) {
-      config.rope_theta = NumberField(object, "rope_theta", 1.0, 1e12, where);
-    }
-  };
-  read_theta(json, place);
-  for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    if (!HasField(json, key)) continue;
-    const Json& rope = json[key];
-    const std::string where = fmt::format("{}: {}", place, key);
-    if (!rope.is_object()) {
-      Fail(ErrorCode::kBadInput, "{}: expected an object, found {}", where, Excerpt(rope));
-    }
-    read_theta(rope, where);
-    for (const char* type_key : {"rope_type", "type"}) {
-      if (!HasField(rope, type_key)) continue;
-      const std::string type = StringField(rope, type_key, where);
-      if (type != "default") {
-        config.unsupported.push_back(
-            fmt::format("{}.{} is {}; supported: default", key, type_key, Excerpt(Json(type))));
-      }
-    }
-    for (const auto& [name, value] : rope.items()) {
-      const bool harmless = name == "rope_theta" || name == "rope_type" || name == "type" ||
-                            value.is_null() || (name == "partial_rotary_factor" && value == 1.0);
-      if (!harmless && config.unsupported.empty()) {
-        config.unsupported.push_back(fmt::format("{}: {} = {} changes the rotary embedding", key,
-                                                 Excerpt(Json(name)), Excerpt(value)));
-      }
-    }
-  }
-}
+    "transformers_version", "_name_or_path", "auto_map", "chunk_size_feed_forward",
+    "cross_attention_hidden_size", "finetuning_task", "id2label", "label2id", "output_attentions",
+    "output_hidden_states", "problem_type", "return_dict", "sep_token_id", "decoder_start_token_id",
+    "is_decoder", "task_specific_params", "tf_legacy_loss", "tie_encoder_decoder",
+    "tokenizer_class", "use_bfloat16", "prefix", "pruned_heads", "torchscript",
+    "transformers.js_config", "is_llama_config", "rope_interleaved", "_attn_implementation",
+    "attn_implementation", "unsloth_version", "unsloth_fixed", "name_or_path",
+    "attention_probs_dropout_prob", "hidden_dropout_prob", "resid_pdrop", "embd_pdrop",
+    "num_labels"};
 
 void ReadTokenIds(const Json& json, const std::string& place, ModelConfig& config) {
   if (HasField(json, "eos_token_id")) {
@@ -92,10 +60,12 @@ void ReadUnsupported(const Json& json, const std::string& place, ModelConfig& co
       reasons.push_back(fmt::format("{} is true; supported: false", key));
     }
   };
-  for (const char* key : {"mlp_bias", "use_sliding_window", "is_encoder_decoder",
-                          "add_cross_attention", "rope_interleaved"}) {
+  for (const char* key : {"is_encoder_decoder", "add_cross_attention", "rope_interleaved"}) {
     true_is_unsupported(key);
   }
+  // Only these families have them; transformers would leave them out.
+  if (config.model_type != "llama") true_is_unsupported("mlp_bias");
+  if (config.model_type == "mistral") true_is_unsupported("attention_bias");
   if (config.hidden_act != "silu") {
     reasons.push_back(
         fmt::format("hidden_act is {}; supported: silu", Excerpt(Json(config.hidden_act))));
@@ -111,19 +81,6 @@ void ReadUnsupported(const Json& json, const std::string& place, ModelConfig& co
     reasons.push_back(
         fmt::format("pretraining_tp is {}; supported: 1", Excerpt(json["pretraining_tp"])));
   }
-  if (HasField(json, "layer_types")) {
-    if (!json["layer_types"].is_array()) {
-      Fail(ErrorCode::kBadInput, "{}: 'layer_types': expected a list, found {}", place,
-           Excerpt(json["layer_types"]));
-    }
-    for (const Json& type : json["layer_types"]) {
-      if (type != "full_attention") {
-        reasons.push_back(
-            fmt::format("layer_types has {}; supported: full_attention", Excerpt(type)));
-        break;
-      }
-    }
-  }
   for (const auto& [key, value] : json.items()) {
     if (value.is_null() ||
         std::find(kKnownKeys.begin(), kKnownKeys.end(), key) != kKnownKeys.end()) {
@@ -134,17 +91,54 @@ void ReadUnsupported(const Json& json, const std::string& place, ModelConfig& co
   }
 }
 
-void ReadSizes(const Json& json, const std::string& place, ModelConfig& config) {
+// What transformers takes where the file has no key; 0: derived from the others.
+struct FamilyDefaults {
+  const char* model_type;
+  int64_t num_key_value_heads, head_dim, max_position_embeddings;
+};
+constexpr std::array kFamilies = {
+    FamilyDefaults{"llama", 0, 0, 2048}, FamilyDefaults{"mistral", 8, 0, 4096 * 32},
+    FamilyDefaults{"qwen2", 32, 0, 32768}, FamilyDefaults{"qwen3", 32, 128, 32768}};
+
+// Null for a family that is not supported.
+const FamilyDefaults* FindFamily(const std::string& model_type) {
+  for (const FamilyDefaults& family : kFamilies) {
+    if (model_type == family.model_type) return &family;
+  }
+  return nullptr;
+}
+
+void ReadBiases(const Json& json, const std::string& place, ModelConfig& config) {
+  const auto set = [&](const char* key) {
+    return HasField(json, key) && BoolField(json, key, place);
+  };
+  if (config.model_type == "qwen2") {
+    config.attention_bias = true;  // and none on o_proj, whatever the file says
+  } else if (config.model_type == "llama" || config.model_type == "qwen3") {
+    config.attention_bias = config.o_proj_bias = set("attention_bias");
+  }
+  if (config.model_type == "llama") config.mlp_bias = set("mlp_bias");
+  config.qk_norm = config.model_type == "qwen3";
+}
+
+void ReadSizes(const Json& json, const std::string& place, const FamilyDefaults& defaults,
+               ModelConfig& config) {
   const auto size = [&](const char* key) { return IntegerField(json, key, 1, kMaxSize, place); };
   config.vocab_size = size("vocab_size");
   config.hidden_size = size("hidden_size");
   config.intermediate_size = size("intermediate_size");
   config.num_hidden_layers = IntegerField(json, "num_hidden_layers", 1, 10000, place);
   config.num_attention_heads = size("num_attention_heads");
-  config.num_key_value_heads = HasField(json, "num_key_value_heads") ? size("num_key_value_heads")
-                                                                     : config.num_attention_heads;
+  config.num_key_value_heads = config.num_attention_heads;
+  if (HasField(json, "num_key_value_heads")) {
+    config.num_key_value_heads = size("num_key_value_heads");
+  } else if (!json.contains("num_key_value_heads") && defaults.num_key_value_heads != 0) {
+    config.num_key_value_heads = defaults.num_key_value_heads;
+  }
   if (HasField(json, "head_dim")) {
     config.head_dim = size("head_dim");
+  } else if (defaults.head_dim != 0) {
+    config.head_dim = defaults.head_dim;
   } else if (config.hidden_size % config.num_attention_heads == 0) {
     config.head_dim = config.hidden_size / config.num_attention_heads;
   } else {
@@ -168,7 +162,7 @@ void ReadSizes(const Json& json, const std::string& place, ModelConfig& config) 
   config.max_position_embeddings =
       HasField(json, "max_position_embeddings")
           ? IntegerField(json, "max_position_embeddings", 1, int64_t{1} << 31, place)
-          : 2048;
+          : defaults.max_position_embeddings;
 }
 
 }  // namespace
@@ -180,25 +174,24 @@ ModelConfig ParseModelConfig(std::string_view text, const std::string& place) {
   }
   ModelConfig config;
   config.model_type = StringField(json, "model_type", place);
-  if (config.model_type != "qwen2" && config.model_type != "llama") {
-    Fail(ErrorCode::kUnsupported, "{}: model_type {}: supported are qwen2 and llama", place,
+  const FamilyDefaults* family = FindFamily(config.model_type);
+  if (family == nullptr) {
+    Fail(ErrorCode::kUnsupported,
+         "{}: model_type {}: supported are llama, mistral, qwen2 and qwen3", place,
          Excerpt(Json(config.model_type)));
   }
-  ReadSizes(json, place, config);
-  // Without the key transformers takes 1e-6, for both families.
+  ReadSizes(json, place, *family, config);
+  // Without the key transformers takes 1e-6, for every family.
   if (HasField(json, "rms_norm_eps")) {
     config.rms_norm_eps = NumberField(json, "rms_norm_eps", 0.0, 1.0, place);
   }
   ReadRope(json, place, config);
+  ReadWindows(json, place, config);
   if (HasField(json, "hidden_act")) config.hidden_act = StringField(json, "hidden_act", place);
   if (HasField(json, "tie_word_embeddings")) {
     config.tie_word_embeddings = BoolField(json, "tie_word_embeddings", place);
   }
-  config.attention_bias = config.model_type == "qwen2";
-  if (config.model_type == "llama" && HasField(json, "attention_bias") &&
-      BoolField(json, "attention_bias", place)) {
-    config.unsupported.push_back("attention_bias is true (o_proj has one, too); supported: false");
-  }
+  ReadBiases(json, place, config);
   const char* dtype_key = HasField(json, "dtype") ? "dtype" : "torch_dtype";
   if (HasField(json, dtype_key)) {
     const std::string name = StringField(json, dtype_key, place);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "samebits/compare/metrics.h"
+#include "samebits/numerics/rope.h"
 
 namespace samebits {
 namespace {
@@ -49,7 +50,11 @@ class Canonical {
       std::function<bool(int64_t)> masked;
       if (chained && i == 0) {
         const int64_t keys = source_.tokens();
-        masked = [keys](int64_t at) { return at % keys > at / keys % keys; };
+        const int64_t window = node_.attributes.window;
+        masked = [keys, window](int64_t at) {
+          const int64_t key = at % keys, token = at / keys % keys;
+          return key > token || (window > 0 && key <= token - window);
+        };
       }
       if (CompareTensors(outputs_[i].view(), *recorded, masked).same()) {
         same.push_back(node_.outputs[i]);
@@ -73,13 +78,9 @@ class Canonical {
       case OpKind::kEmbedding:
         return ComputeEmbedding();
       case OpKind::kRotary:
-        return kernels_.rotary({dtype, source_.positions.data(), y, outputs_[1].data(), rows,
-                                a.head_dim, a.rope_theta},
-                               0, rows);
+        return ComputeRotary();
       case OpKind::kRmsNorm:
-        return kernels_.rms_norm({dtype, Weight(0).dtype, Input(0), Weight(0).data, y, rows,
-                                  a.in_features, static_cast<float>(a.eps)},
-                                 0, rows);
+        return ComputeRmsNorm();
       case OpKind::kLinear: {
         const LinearArgs args{dtype,
                               Weight(0).dtype,
@@ -107,6 +108,24 @@ class Canonical {
       case OpKind::kActivation:
         return kernels_.silu(dtype, Input(0), y, outputs_[0].elements());
     }
+  }
+
+  void ComputeRotary() {
+    const int64_t rows = source_.tokens(), head_dim = node_.attributes.head_dim;
+    const std::vector<int64_t> lengths(static_cast<size_t>(rows), source_.length());
+    const RotaryTable table = MakeRotaryTable(node_.attributes.rope, head_dim, lengths);
+    kernels_.rotary(
+        {source_.dtype, source_.positions.data(), table.inv_freq.data(), table.row_stride,
+         table.scaling, outputs_[0].data(), outputs_[1].data(), rows, head_dim},
+        0, rows);
+  }
+
+  void ComputeRmsNorm() {
+    const Attributes& a = node_.attributes;
+    const int64_t rows = source_.tokens() * std::max<int64_t>(1, a.heads);
+    kernels_.rms_norm({source_.dtype, Weight(0).dtype, Input(0), Weight(0).data, outputs_[0].data(),
+                       rows, a.in_features, static_cast<float>(a.eps)},
+                      0, rows);
   }
 
   void ComputeEmbedding() {

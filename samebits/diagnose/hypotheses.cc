@@ -23,7 +23,7 @@ std::string LayerPrefix(const Node& node) { return fmt::format("model.layers.{}.
 
 void RotaryHypotheses(const Replay& base, const ReplaySource& source, List& list) {
   for (double theta : ThetaCandidates(base, source)) {
-    list.push_back(WithValue({"rope-theta", "", base, {}, base.node.attributes.rope_theta}, theta));
+    list.push_back(WithValue({"rope-theta", "", base, {}, base.node.attributes.rope.theta}, theta));
   }
   Replay layout = base;
   layout.rotary_interleaved = true;
@@ -253,7 +253,7 @@ Hypothesis WithValue(const Hypothesis& hypothesis, double value) {
     attributes.eps = value;
     result.detail = fmt::format("uses eps {:g}", value);
   } else if (hypothesis.cause == "rope-theta") {
-    attributes.rope_theta = value;
+    attributes.rope.theta = value;
     result.detail = fmt::format("uses theta {:g}", value);
   } else {
     SAMEBITS_CHECK(hypothesis.cause == "attention-scale", hypothesis.cause);

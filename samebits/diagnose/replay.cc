@@ -67,14 +67,20 @@ Expectation EvaluateEmbedding(const Context& c) {
 
 Expectation EvaluateRotary(const Context& c) {
   const int64_t d = c.attributes().head_dim;
+  const RopeParameters& rope = c.attributes().rope;
+  const std::vector<exact::Frequency> frequencies =
+      exact::InverseFrequencies(rope, d, c.source.length());
+  const double scaling = exact::RotaryScaling(rope);
   Expectation e;
   e.columns = d;
+  e.y.reserve(static_cast<size_t>(c.rows.size() * d));
+  e.bound.reserve(static_cast<size_t>(c.rows.size() * d));
   for (int64_t t = c.rows.begin; t < c.rows.end; ++t) {
     for (int64_t column = 0; column < d; ++column) {
       const int64_t pair = c.replay.rotary_interleaved ? column / 2 : column % (d / 2);
       double cosine = 0, sine = 0, bound = 0;
-      exact::Rotary(c.source.positions[t] + c.replay.position_offset, pair, d,
-                    c.attributes().rope_theta, &cosine, &sine, &bound);
+      exact::Rotary(c.source.positions[t] + c.replay.position_offset,
+                    frequencies[static_cast<size_t>(pair)], scaling, &cosine, &sine, &bound);
       e.y.push_back(c.replay.output == 0 ? cosine : c.replay.sin_sign * sine);
       e.bound.push_back(bound);
     }
@@ -93,6 +99,7 @@ Expectation EvaluateRmsNorm(const Context& c) {
       v = c.replay.offset_rounded ? RoundToDType(v, c.model) : RoundToDType(v, DType::kF32);
     }
   }
+  const int64_t rows = static_cast<int64_t>(x.size()) / size;  // of tokens, or of their heads
   Expectation e;
   e.columns = size;
   e.y.resize(x.size());
@@ -101,7 +108,7 @@ Expectation EvaluateRmsNorm(const Context& c) {
     e.high.resize(x.size());
     std::vector<Outcomes> row(static_cast<size_t>(size));
     const Tail tail = {MultiplyStep(w), c.Last()};
-    for (int64_t r = 0; r < c.rows.size(); ++r) {
+    for (int64_t r = 0; r < rows; ++r) {
       RmsNormLowPrecision(c.replay.norm_precision, &x[r * size], size, c.attributes().eps, c.model,
                           row.data());
       for (int64_t k = 0; k < size; ++k) {
@@ -116,7 +123,7 @@ Expectation EvaluateRmsNorm(const Context& c) {
   }
   e.bound.resize(x.size());
   const bool weight_inside = c.fp32() || c.replay.norm_weight_fp32;
-  for (int64_t r = 0; r < c.rows.size(); ++r) {
+  for (int64_t r = 0; r < rows; ++r) {
     double relative = 0;
     exact::RmsNormRow(&x[r * size], size, c.attributes().eps, &e.y[r * size], &relative);
     for (int64_t k = 0; k < size; ++k) {
@@ -225,6 +232,19 @@ int64_t KvHead(const Context& c, int64_t head) {
   return c.replay.kv_heads_tiled ? head % a.kv_heads : head / (a.heads / a.kv_heads);
 }
 
+bool Seen(const Attributes& a, MaskKind mask, int64_t token, int64_t key) {
+  if (mask == MaskKind::kNone) return true;
+  if (a.window > 0 && key <= token - a.window) return false;
+  switch (mask) {
+    case MaskKind::kNotSelf:
+      return key < token;
+    case MaskKind::kNext:
+      return key <= token + 1;
+    default:
+      return key <= token;
+  }
+}
+
 Expectation EvaluateScores(const Context& c) {
   const Attributes& a = c.attributes();
   const int64_t d = a.head_dim, keys = c.source.tokens(), rows = c.rows.size();
@@ -246,7 +266,7 @@ Expectation EvaluateScores(const Context& c) {
       const double* query = &q[(r * a.heads + head) * d];
       for (int64_t j = 0; j < keys; ++j) {
         const int64_t at = (head * rows + r) * keys + j;
-        if (j > c.rows.begin + r) {  // scores in masked places may hold anything
+        if (!Seen(a, MaskKind::kCausal, c.rows.begin + r, j)) {  // masked: may hold anything
           e.ignore[at] = 1;
           continue;
         }
@@ -276,20 +296,6 @@ Expectation EvaluateScores(const Context& c) {
   return e;
 }
 
-bool Visible(MaskKind mask, int64_t token, int64_t key) {
-  switch (mask) {
-    case MaskKind::kCausal:
-      return key <= token;
-    case MaskKind::kNone:
-      return true;
-    case MaskKind::kNotSelf:
-      return key < token;
-    case MaskKind::kNext:
-      return key <= token + 1;
-  }
-  return false;
-}
-
 Expectation EvaluateProbs(const Context& c) {
   const int64_t heads = c.attributes().heads, keys = c.source.tokens(), rows = c.rows.size();
   const TensorView* recorded = c.source.tensor(c.node().outputs.at(0));
@@ -311,7 +317,7 @@ Expectation EvaluateProbs(const Context& c) {
     std::vector<uint8_t> visible(static_cast<size_t>(keys));
     bool any = false;
     for (int64_t j = 0; j < keys; ++j) {
-      visible[j] = Visible(c.replay.mask, token, j) ? 1 : 0;
+      visible[j] = Seen(c.attributes(), c.replay.mask, token, j) ? 1 : 0;
       any = any || visible[j] != 0;
     }
     if (!any) {  // nothing to see: what a port does then is its own affair

@@ -4,6 +4,7 @@
 // exactly that may have produced: an interval for every element.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -29,6 +30,7 @@ enum class ScalePlace {
   kOnQuery,          // round(round(q * scale) . k)
 };
 
+// Which keys a token sees. A window of the node cuts all but kNone off on the left.
 enum class MaskKind {
   kCausal,   // key j is seen by token t when j <= t
   kNone,     // every key
@@ -92,6 +94,12 @@ struct ReplaySource {
   std::function<const TensorView*(std::string_view)> tensor;  // null when absent
 
   int64_t tokens() const { return static_cast<int64_t>(input_ids.size()); }
+  // Of the text, as far as the positions go: what dynamic rope scaling goes by.
+  int64_t length() const {
+    int64_t last = -1;
+    for (const int64_t position : positions) last = std::max(last, position);
+    return last + 1;
+  }
 };
 
 // Rows [row_begin, row_end) of one output: for [T, ...] tensors the elements of those tokens, for

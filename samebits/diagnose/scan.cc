@@ -105,7 +105,7 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
   const TensorView* cosine = source.tensor(base.node.outputs[0]);
   const TensorView* sine = source.tensor(base.node.outputs[1]);
   const int64_t d = base.node.attributes.head_dim;
-  if (cosine == nullptr || sine == nullptr) return Without(values, base.node.attributes.rope_theta);
+  if (cosine == nullptr || sine == nullptr) return Without(values, base.node.attributes.rope.theta);
   const std::vector<double> c = ToDoubles(*cosine), s = ToDoubles(*sine);
   std::vector<double> estimates;
   for (int64_t i = 1; i < d / 2; ++i) {
@@ -124,7 +124,7 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
     const double theta = std::exp(Median(estimates));
     for (int digits = 1; digits <= 4; ++digits) values.insert(Significant(theta, digits));
   }
-  return Without(values, base.node.attributes.rope_theta);
+  return Without(values, base.node.attributes.rope.theta);
 }
 
 std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source) {

@@ -1,5 +1,3 @@
-#include "samebits/engine/runtime.h"
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +6,8 @@
 
 #include "samebits/base/error.h"
 #include "samebits/engine/kv_cache.h"
+#include "samebits/engine/runtime.h"
+#include "samebits/numerics/rope.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -173,19 +173,28 @@ void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
 void Runtime::Impl::RunRotary(const Node& node) {
   const TensorView cosine = Make(node, node.outputs[0], rows());
   const TensorView sine = Make(node, node.outputs[1], rows());
-  const RotaryArgs args{
-      options.dtype, positions.data(),         Writable(cosine),          Writable(sine),
-      rows(),        node.attributes.head_dim, node.attributes.rope_theta};
+  const int64_t head_dim = node.attributes.head_dim;
+  // The first forward of a text is its prompt.
+  std::vector<int64_t> lengths;
+  lengths.reserve(positions.size());
+  for (const int64_t position : positions) {
+    lengths.push_back(RopeLength(position, length == 0 ? rows() : 0));
+  }
+  const RotaryTable table = MakeRotaryTable(node.attributes.rope, head_dim, lengths);
+  const RotaryArgs args{options.dtype,    positions.data(), table.inv_freq.data(),
+                        table.row_stride, table.scaling,    Writable(cosine),
+                        Writable(sine),   rows(),           head_dim};
   kernels.rotary(args, 0, rows());
 }
 
 void Runtime::Impl::RunRmsNorm(const Node& node, const TensorView& weight) {
   const TensorView& x = Input(node, 0);
   const TensorView y = Make(node, node.name, rows());
+  const int64_t count = rows() * std::max<int64_t>(1, node.attributes.heads);  // rows of heads
   const RmsNormArgs args{
       options.dtype, weight.dtype, x.data,          weight.data,
-      Writable(y),   rows(),       weight.shape[0], static_cast<float>(node.attributes.eps)};
-  ForRows(rows(), args.size,
+      Writable(y),   count,        weight.shape[0], static_cast<float>(node.attributes.eps)};
+  ForRows(count, args.size,
           [&](int64_t begin, int64_t end) { kernels.rms_norm(args, begin, end); });
 }
 
@@ -309,9 +318,9 @@ void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t a
     }
   }
   const int64_t tokens = already + static_cast<int64_t>(ids.size());
-  if (tokens > config.max_position_embeddings) {
+  if (tokens > config.context_length) {
     Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings)",
-         tokens, config.max_position_embeddings);
+         tokens, config.context_length);
   }
 }
 

@@ -1,11 +1,19 @@
-// The layer that Qwen2 and Llama share, node by node; the builders call it.
+// The layer that the families share, node by node; the builders say what theirs has.
 #pragma once
 
 #include "samebits/graph/graph.h"
 
 namespace samebits {
 
-// The whole pre-norm decoder: embedding, layers, final norm, head. `qkv_bias`: q, k and v have one.
-Graph BuildPreNormDecoder(const ModelConfig& config, bool qkv_bias);
+struct DecoderParts {
+  bool qkv_bias = false;  // q_proj, k_proj and v_proj have one
+  bool o_bias = false;    // o_proj
+  bool mlp_bias = false;  // gate_proj, up_proj and down_proj
+  bool qk_norm = false;   // q and k are normalised head by head before they are rotated
+  bool windows = false;   // layers have the windows of the configuration
+};
+
+// The whole pre-norm decoder: embedding, layers, final norm, head.
+Graph BuildPreNormDecoder(const ModelConfig& config, const DecoderParts& parts);
 
 }  // namespace samebits

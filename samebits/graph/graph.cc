@@ -46,9 +46,11 @@ std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::stri
   const Attributes& a = node.attributes;
   switch (node.kind) {
     case OpKind::kEmbedding:
-    case OpKind::kRmsNorm:
     case OpKind::kAdd:
       return {tokens, c.hidden_size};
+    case OpKind::kRmsNorm:
+      if (a.heads != 0) return {tokens, a.heads, a.head_dim};
+      return {tokens, a.in_features};
     case OpKind::kRotary:
       return {tokens, a.head_dim};
     case OpKind::kLinear:
@@ -71,9 +73,11 @@ Graph BuildGraph(const ModelConfig& config) {
     for (const std::string& reason : config.unsupported) reasons += "\n  " + reason;
     Fail(ErrorCode::kUnsupported, "config.json: this checkpoint can not be run:{}", reasons);
   }
-  if (config.model_type == "qwen2") return BuildQwen2(config);
   if (config.model_type == "llama") return BuildLlama(config);
-  Fail(ErrorCode::kUnsupported, "model_type '{}': supported are qwen2 and llama",
+  if (config.model_type == "mistral") return BuildMistral(config);
+  if (config.model_type == "qwen2") return BuildQwen2(config);
+  if (config.model_type == "qwen3") return BuildQwen3(config);
+  Fail(ErrorCode::kUnsupported, "model_type '{}': supported are llama, mistral, qwen2 and qwen3",
        config.model_type);
 }
 

@@ -13,14 +13,15 @@
 namespace samebits {
 
 enum class OpKind {
-  kEmbedding,   // input_ids [T], weight [V, E] -> [T, E]
-  kRotary,      // positions [T] -> cos [T, D], sin [T, D]
-  kRmsNorm,     // x [T, E], weight [E] -> [T, E]
-  kLinear,      // x [T, K], weight [N, K] (, bias [N]) -> [T, N]
-  kRope,        // x [T, heads*D], cos, sin -> [T, heads, D]
-  kAttention,   // q_rope [T, H, D], k_rope [T, K, D], v_proj [T, K*D]
-                //   -> scores [H, T, S], probs [H, T, S], context [T, H*D]
-  kAdd,         // a [T, E] + b [T, E]
+  kEmbedding,  // input_ids [T], weight [V, E] -> [T, E]
+  kRotary,     // positions [T] -> cos [T, D], sin [T, D]
+  kRmsNorm,    // x [T, E], weight [E] -> [T, E]; of heads: x [T, heads*D], weight [D] -> [T, heads,
+               // D]
+  kLinear,     // x [T, K], weight [N, K] (, bias [N]) -> [T, N]
+  kRope,       // x [T, heads*D] or [T, heads, D], cos, sin -> [T, heads, D]
+  kAttention,  // q_rope [T, H, D], k_rope [T, K, D], v_proj [T, K*D]
+               //   -> scores [H, T, S], probs [H, T, S], context [T, H*D]
+  kAdd,        // a [T, E] + b [T, E]
   kActivation,  // x [T, F] -> [T, F]
   kMultiply,    // a [T, F] * b [T, F]
 };
@@ -30,12 +31,13 @@ std::string_view OpKindName(OpKind kind);  // "linear"
 // Each op kind reads the fields named beside them; the others keep their defaults.
 struct Attributes {
   double eps = 0;            // kRmsNorm: rms_norm_eps
-  double rope_theta = 0;     // kRotary
-  int64_t head_dim = 0;      // kRotary, kRope, kAttention: D
-  int64_t heads = 0;         // kRope: heads of this tensor; kAttention: H
+  RopeParameters rope;       // kRotary
+  int64_t head_dim = 0;      // kRotary, kRope, kAttention, kRmsNorm of heads: D
+  int64_t heads = 0;         // kRope, kRmsNorm: heads of this tensor (0: no heads); kAttention: H
   int64_t kv_heads = 0;      // kAttention: K
+  int64_t window = 0;        // kAttention: token p sees the keys p - window < j <= p; 0: all j <= p
   float scale = 0;           // kAttention: float32(head_dim ** -0.5)
-  int64_t in_features = 0;   // kLinear: K;   kRmsNorm: E
+  int64_t in_features = 0;   // kLinear: K;   kRmsNorm: E, or D of heads
   int64_t out_features = 0;  // kLinear: N
   std::string activation;    // kActivation: "silu"
 };
@@ -67,8 +69,8 @@ inline constexpr std::string_view kPositions = "positions";
 std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::string_view output,
                                  int64_t tokens);
 
-// Builds the graph of config.model_type ("qwen2", "llama"); throws Error(kUnsupported) with the
-// reasons of config.unsupported.
+// Builds the graph of config.model_type ("llama", "mistral", "qwen2", "qwen3"); throws
+// Error(kUnsupported) with the reasons of config.unsupported.
 Graph BuildGraph(const ModelConfig& config);
 
 }  // namespace samebits

@@ -31,9 +31,12 @@ ModelConfig SmallConfig(const std::string& model_type, bool tied) {
   config.head_dim = 14;
   config.max_position_embeddings = 64;
   config.rms_norm_eps = 1e-5;
-  config.rope_theta = 5e5;
+  config.rope.theta = 5e5;
   config.tie_word_embeddings = tied;
-  config.attention_bias = model_type == "qwen2";
+  config.attention_bias = model_type == "qwen2" || model_type == "qwen3";
+  config.o_proj_bias = model_type == "qwen3";
+  config.qk_norm = model_type == "qwen3";
+  if (model_type != "llama") config.layer_windows = {0, 7, 8};
   return config;
 }
 
@@ -118,8 +121,13 @@ class GraphTest : public testing::TestWithParam<std::tuple<std::string, bool>> {
 };
 
 TEST_P(GraphTest, NamesAndShapesAreThoseOfTheTraceFormat) {
-  const auto documented = Documented(config_);
-  ASSERT_EQ(documented.size(), 5U + 18U * 3U) << "the table of docs/trace-format.md was not read";
+  auto documented = Documented(config_);
+  ASSERT_EQ(documented.size(), 5U + 20U * 3U) << "the table of docs/trace-format.md was not read";
+  if (config_.model_type != "qwen3") {  // "Qwen3 only"
+    std::erase_if(documented, [](const auto& entry) {
+      return entry.first.ends_with(".q_norm") || entry.first.ends_with(".k_norm");
+    });
+  }
   EXPECT_EQ(Outputs(graph_), documented);
 }
 
@@ -164,7 +172,9 @@ TEST_P(GraphTest, HeadAndBiases) {
     EXPECT_EQ(node.weights[1], node.name + ".bias");
     with_bias.insert(node.name.substr(node.name.rfind('.') + 1));
   }
-  if (config_.model_type == "qwen2") {
+  if (config_.model_type == "qwen3") {  // with attention_bias
+    EXPECT_THAT(with_bias, testing::ElementsAre("k_proj", "o_proj", "q_proj", "v_proj"));
+  } else if (config_.model_type == "qwen2") {
     EXPECT_THAT(with_bias, testing::ElementsAre("k_proj", "q_proj", "v_proj"));
   } else {
     EXPECT_THAT(with_bias, testing::IsEmpty());
@@ -177,9 +187,10 @@ TEST_P(GraphTest, Attributes) {
     switch (node.kind) {
       case OpKind::kRmsNorm:
         EXPECT_EQ(a.eps, 1e-5);
+        EXPECT_EQ(a.in_features, node.name.ends_with("_norm") ? 14 : 72);
         break;
       case OpKind::kRotary:
-        EXPECT_EQ(a.rope_theta, 5e5);
+        EXPECT_EQ(a.rope.theta, 5e5);
         EXPECT_EQ(a.head_dim, 14);
         break;
       case OpKind::kRope:
@@ -188,6 +199,7 @@ TEST_P(GraphTest, Attributes) {
       case OpKind::kAttention:
         EXPECT_EQ(a.heads, 6);
         EXPECT_EQ(a.kv_heads, 2);
+        EXPECT_EQ(a.window, config_.model_type == "llama" ? 0 : config_.layer_windows[node.layer]);
         EXPECT_EQ(a.scale, static_cast<float>(0.2672612419124244));  // 14 ** -0.5 in Python
         break;
       case OpKind::kActivation:
@@ -210,7 +222,8 @@ TEST_P(GraphTest, LayersAndProducers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GraphTest,
-                         testing::Combine(testing::Values("qwen2", "llama"), testing::Bool()),
+                         testing::Combine(testing::Values("llama", "mistral", "qwen2", "qwen3"),
+                                          testing::Bool()),
                          [](const auto& it) {
                            return std::get<0>(it.param) +
                                   (std::get<1>(it.param) ? "_tied" : "_untied");
@@ -233,6 +246,28 @@ TEST(BuildGraph, ResidualsAndTheGatedUnitReadTheRightTensors) {
   EXPECT_THAT(inputs("model.layers.0.self_attn.o_proj"),
               ElementsAre("model.layers.0.self_attn.context"));
   EXPECT_THAT(inputs("model.norm"), ElementsAre("model.layers.2"));
+}
+
+TEST(BuildGraph, Qwen3NormalisesHeadsBeforeItRotatesThem) {
+  const Graph graph = BuildGraph(SmallConfig("qwen3", false));
+  const auto inputs = [&](const char* name) { return graph.Producer(name)->inputs; };
+  using testing::ElementsAre;
+  EXPECT_THAT(inputs("model.layers.0.self_attn.q_norm"),
+              ElementsAre("model.layers.0.self_attn.q_proj"));
+  EXPECT_EQ(inputs("model.layers.0.self_attn.q_rope")[0], "model.layers.0.self_attn.q_norm");
+  EXPECT_EQ(inputs("model.layers.0.self_attn.k_rope")[0], "model.layers.0.self_attn.k_norm");
+  EXPECT_THAT(graph.Producer("model.layers.2.self_attn.k_norm")->weights,
+              ElementsAre("model.layers.2.self_attn.k_norm.weight"));
+}
+
+TEST(BuildGraph, BiasesOfLlamaAreThoseOfItsConfiguration) {
+  ModelConfig config = SmallConfig("llama", false);
+  config.mlp_bias = true;
+  std::set<std::string> with_bias;
+  for (const Node& node : BuildGraph(config).nodes) {
+    if (node.weights.size() > 1) with_bias.insert(node.name.substr(node.name.rfind('.') + 1));
+  }
+  EXPECT_THAT(with_bias, testing::ElementsAre("down_proj", "gate_proj", "up_proj"));
 }
 
 TEST(BuildGraph, UnsupportedConfigurationsAreRefusedWithAllReasons) {

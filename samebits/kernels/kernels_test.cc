@@ -3,6 +3,7 @@
 
 #include "samebits/kernels/kernels_testing.h"
 #include "samebits/numerics/canonical.h"
+#include "samebits/numerics/rope.h"
 
 namespace samebits {
 namespace {
@@ -37,7 +38,9 @@ TEST_P(KernelsTest, RotaryAndRope) {
   for (int64_t head_dim : {2, 8, 30, 32, 64, 80, 128}) {
     GuardedArray cos(dtype(), kRows * head_dim), sin(dtype(), kRows * head_dim);
     GuardedArray cos2(dtype(), kRows * head_dim), sin2(dtype(), kRows * head_dim);
-    const RotaryArgs rotary = {dtype(), positions, cos.data(), sin.data(), kRows, head_dim, 1e6};
+    const std::vector<float> inv_freq = InverseFrequencies({.theta = 1e6}, head_dim, kRows);
+    const RotaryArgs rotary = {dtype(),    positions,  inv_freq.data(), 0,       1,
+                               cos.data(), sin.data(), kRows,           head_dim};
     RotaryArgs rotary2 = rotary;
     rotary2.cos = cos2.data();
     rotary2.sin = sin2.data();

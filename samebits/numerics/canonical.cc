@@ -178,19 +178,17 @@ void RmsNorm(const RmsNormArgs& a, int64_t row_begin, int64_t row_end) {
 
 void Rotary(const RotaryArgs& a, int64_t row_begin, int64_t row_end) {
   const int64_t half = a.head_dim / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(a.head_dim);
-    // round: the exponent, the power, inv_freq, the angle and its cosine and sine are fp32 each, as
-    // in Hugging Face; at position 30000 one ulp of inv_freq is an angle of 0.002
-    const auto power = static_cast<float>(Power(a.theta, static_cast<double>(exponent)));
-    const float inv_freq = 1.0F / power;
-    for (int64_t t = row_begin; t < row_end; ++t) {
-      const float angle = static_cast<float>(a.positions[t]) * inv_freq;
+  for (int64_t t = row_begin; t < row_end; ++t) {
+    const float* inv_freq = a.inv_freq + t * a.inv_freq_stride;
+    const auto position = static_cast<float>(a.positions[t]);
+    for (int64_t i = 0; i < half; ++i) {
+      // round: the angle, its cosine and sine, and their products with the scaling are fp32 each
+      const float angle = position * inv_freq[i];
       double cosine = 0, sine = 0;
       CosSin(angle, &cosine, &sine);
       for (int64_t at : {t * a.head_dim + i, t * a.head_dim + half + i}) {
-        Store(a.dtype, a.cos, at, static_cast<float>(cosine));
-        Store(a.dtype, a.sin, at, static_cast<float>(sine));
+        Store(a.dtype, a.cos, at, static_cast<float>(cosine) * a.scaling);
+        Store(a.dtype, a.sin, at, static_cast<float>(sine) * a.scaling);
       }
     }
   }

@@ -10,8 +10,9 @@
 //   Elements beyond the end count as +0. Then bias: one fp32 addition. Then one rounding to dtype.
 // RMSNorm: sum of squares in the float32 order above; v = sum / size + eps; r = 1 / sqrt(v);
 //   h = round(x r); y = round(w h).
-// Rotary: e = 2 i / head_dim, p = theta^e, inv_freq = 1 / p, angle = position inv_freq, cosine and
-//   sine, each rounded to fp32; then to dtype.
+// Rotary: angle = position inv_freq, its cosine and sine, the product of each with the scaling:
+// each
+//   rounded to fp32; then to dtype. (The inverse frequencies: rope.h.)
 // Softmax over the n visible keys: m = max; e_j = Exp(s_j - m); sum in 16 lanes, key j to lane
 //   j mod 16, plain additions, reduced as above; p_j = e_j * (1 / sum).
 // Context, for every d: one chain over keys in order: acc = fma(p_j, v_jd, acc); bfloat16: keys in

@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "samebits/numerics/rope.h"
 #include "samebits/tensor/bits_testing.h"
 
 namespace samebits {
@@ -302,7 +303,9 @@ TEST(Canonical, RotaryRoundsWhereHuggingFaceDoes) {
   for (int64_t d : {32, 64, 80, 96, 128}) {
     for (double theta : {1e4, 5e5, 1e6}) {
       std::vector<float> cosine(static_cast<size_t>(rows * d)), sine(cosine.size());
-      canonical::Rotary({DType::kF32, positions.data(), cosine.data(), sine.data(), rows, d, theta},
+      const std::vector<float> inv_freq = InverseFrequencies({.theta = theta}, d, 0);
+      canonical::Rotary({DType::kF32, positions.data(), inv_freq.data(), 0, 1, cosine.data(),
+                         sine.data(), rows, d},
                         0, rows);
       for (int64_t t = 0; t < rows; ++t) {
         for (int64_t i = 0; i < d; ++i) {

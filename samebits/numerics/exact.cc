@@ -136,13 +136,14 @@ void SoftmaxRow(const double* s, const uint8_t* visible, int64_t keys, double* y
   }
 }
 
-void Rotary(int64_t position, int64_t pair, int64_t head_dim, double theta, double* cosine,
+void Rotary(int64_t position, const Frequency& frequency, double scaling, double* cosine,
             double* sine, double* bound) {
-  const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(head_dim);
-  const double angle = static_cast<double>(position) * std::pow(theta, exponent);
-  *cosine = std::cos(angle);
-  *sine = std::sin(angle);
-  *bound = 6 * kUnitRoundoff * std::fabs(angle) + 4 * kUnitRoundoff;
+  const double angle = static_cast<double>(position) * frequency.value;
+  *cosine = scaling * std::cos(angle);
+  *sine = scaling * std::sin(angle);
+  // The position is rounded once (beyond 2^24), the product once.
+  *bound = (frequency.relative + 2 * kUnitRoundoff) * std::fabs(angle) + 4 * kUnitRoundoff;
+  if (scaling != 1) *bound = scaling * (*bound + 3 * kUnitRoundoff);
 }
 
 void Activation(std::string_view name, double x, double* y, double* bound) {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "samebits/numerics/rope.h"
 #include "samebits/tensor/tensor.h"
 
 namespace samebits::exact {
@@ -37,9 +38,9 @@ void RmsNormRow(const double* x, int64_t size, double eps, double* y, double* re
 // Softmax over the entries with visible[j] != 0; hidden ones get y = 0. bound per element.
 void SoftmaxRow(const double* s, const uint8_t* visible, int64_t keys, double* y, double* bound);
 
-// cos and sin of position * theta^(-2 i / head_dim); *bound for both: error of an fp32 angle and of
-// an fp32 cosine or sine.
-void Rotary(int64_t position, int64_t pair, int64_t head_dim, double theta, double* cosine,
+// scaling cos(angle) and scaling sin(angle) with angle = position * frequency; *bound for both:
+// error of an fp32 angle, of an fp32 cosine or sine, and of the product.
+void Rotary(int64_t position, const Frequency& frequency, double scaling, double* cosine,
             double* sine, double* bound);
 
 // One activation: y and its bound. `name`: silu, gelu, gelu_tanh, relu, quick_gelu, identity.

@@ -63,6 +63,12 @@ void Log(double x, double* high, double* low) {
 
 }  // namespace
 
+double NaturalLog(double x) {
+  double high = 0, low = 0;
+  Log(x, &high, &low);
+  return high + low;
+}
+
 double Power(double base, double exponent) {
   double high = 0, low = 0;
   Log(base, &high, &low);

@@ -43,6 +43,9 @@ inline float Exp(float x) {
 // base^exponent for base > 0, in fp64, relative error below 2^-45 for results from 2^-60 to 2^60.
 double Power(double base, double exponent);
 
+// The natural logarithm for x > 0 that is not denormal, in fp64, within 1 ulp.
+double NaturalLog(double x);
+
 // cos and sin of an angle from 0 to 2^31 in fp64: quadrant by three-part reduction, then
 // polynomials; absolute error below 2^-40 up to 2^24.
 void CosSin(double angle, double* cosine, double* sine);

@@ -35,14 +35,18 @@ struct RmsNormArgs {
   float eps;
 };
 
-// cos and sin of positions[t] * inv_freq[i], both halves alike.
+// cos = round(scaling cos(angle)), sin likewise, with the angle positions[t] * inv_freq[i]; both
+// halves of a row alike. Row t takes its head_dim / 2 frequencies from inv_freq + t *
+// inv_freq_stride (numerics/rope.h makes them).
 struct RotaryArgs {
   DType dtype;
   const int64_t* positions;  // [rows]
-  void* cos;                 // [rows, head_dim] dtype
-  void* sin;                 // [rows, head_dim] dtype
+  const float* inv_freq;
+  int64_t inv_freq_stride;  // 0: all rows have the same frequencies
+  float scaling;
+  void* cos;  // [rows, head_dim] dtype
+  void* sin;  // [rows, head_dim] dtype
   int64_t rows, head_dim;
-  double theta;
 };
 
 // y = round(round(x cos) + round(rotate_half(x) sin)), rotate_half(x) = (-x2, x1)

@@ -135,6 +135,10 @@ def config() -> dict[str, bytes]:
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
     }
+    llama3 = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
     llama = {**good, "model_type": "llama", "head_dim": 32, "tie_word_embeddings": False}
     edits: dict[str, Entry] = {
         "ok_qwen2": {},
@@ -159,14 +163,37 @@ def config() -> dict[str, bytes]:
         "bad_eps_text": {"rms_norm_eps": "1e-6"},
         "bad_theta_zero": {"rope_theta": 0},
         "bad_theta_infinite": {"rope_theta": 1e308 * 10},
-        "bad_rope_scaling": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        "ok_rope_yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        "ok_rope_linear": {"rope_scaling": {"type": "linear", "factor": 2}},
+        "ok_rope_dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.5}},
+        "ok_rope_llama3": {"rope_parameters": llama3},
+        "bad_rope_longrope": {"rope_scaling": {"rope_type": "longrope", "factor": 4.0}},
+        "bad_rope_factor_zero": {"rope_scaling": {"type": "linear", "factor": 0}},
+        "bad_rope_factor_huge": {"rope_scaling": {"type": "dynamic", "factor": 1e308}},
+        "bad_rope_factor_missing": {"rope_scaling": {"type": "linear"}},
+        "bad_rope_factor_text": {"rope_scaling": {"type": "yarn", "factor": "4"}},
+        "bad_rope_original_zero": {
+            "rope_parameters": {**llama3, "original_max_position_embeddings": 0}
+        },
+        "bad_rope_original_huge": {
+            "rope_parameters": {**llama3, "original_max_position_embeddings": 2**62}
+        },
+        "bad_rope_frequencies_equal": {"rope_parameters": {**llama3, "high_freq_factor": 1.0}},
+        "bad_rope_beta": {"rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": -32}},
+        "bad_rope_layer_types": {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
         "bad_rope_list": {"rope_parameters": [1]},
         "bad_activation": {"hidden_act": "gelu"},
         "bad_dtype": {"torch_dtype": "float8"},
         "bad_tie_text": {"tie_word_embeddings": "yes"},
         "bad_eos_text": {"eos_token_id": "two"},
         "bad_eos_negative": {"eos_token_id": -1},
-        "bad_window": {"use_sliding_window": True, "sliding_window": 16},
+        "ok_window": {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+        "ok_mistral": {"model_type": "mistral", "sliding_window": None},
+        "ok_qwen3": {"model_type": "qwen3", "head_dim": 32, "attention_bias": True},
+        "ok_llama_biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+        "bad_window": {"use_sliding_window": True, "sliding_window": 0},
+        "bad_window_layers": {"layer_types": ["full_attention"]},
+        "bad_window_without_size": {"layer_types": ["sliding_attention", "full_attention"]},
     }
     files = {name: json.dumps({**good, **edit}).encode() for name, edit in edits.items()}
     files["ok_llama"] = json.dumps(llama).encode()
