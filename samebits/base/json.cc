@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <set>
+#include <type_traits>
 #include <vector>
 
 #include "samebits/base/error.h"
@@ -17,15 +18,22 @@ namespace {
 constexpr size_t kMaxDepth = 64;
 
 // Builds the value through nlohmann's own builder and watches what that one lets pass.
-class StrictBuilder : public nlohmann::json_sax<Json> {
+template <typename AnyJson>
+class StrictBuilder : public nlohmann::json_sax<AnyJson> {
  public:
-  StrictBuilder(Json& result, const std::string& place) : builder_(result), place_(place) {}
+  using typename nlohmann::json_sax<AnyJson>::binary_t;
+
+  StrictBuilder(AnyJson& result, const std::string& place) : builder_(result), place_(place) {}
 
   bool null() override { return builder_.null(); }
   bool boolean(bool v) override { return builder_.boolean(v); }
   bool number_integer(int64_t v) override { return builder_.number_integer(v); }
   bool number_unsigned(uint64_t v) override { return builder_.number_unsigned(v); }
   bool number_float(double v, const std::string& text) override {
+    if (std::is_same_v<AnyJson, OrderedJson> && text.find_first_of(".eE") == std::string::npos) {
+      Fail(ErrorCode::kUnsupported, "{}: the integer {} is beyond 64 bits", place_,
+           text.substr(0, 60));
+    }
     return builder_.number_float(v, text);
   }
   bool string(std::string& v) override { return builder_.string(v); }
@@ -67,10 +75,65 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
     }
   }
 
-  nlohmann::detail::json_sax_dom_parser<Json> builder_;
+  nlohmann::detail::json_sax_dom_parser<AnyJson> builder_;
   const std::string& place_;
   std::vector<std::set<std::string>> keys_;
 };
+
+template <typename AnyJson>
+AnyJson ParseStrictly(std::string_view text, const std::string& place) {
+  // nlohmann takes a NUL for the end of the text, and whatever follows would pass unseen.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    Fail(ErrorCode::kBadInput, "{}: not valid JSON at byte {}: a NUL", place, nul + 1);
+  }
+  AnyJson result;
+  StrictBuilder<AnyJson> builder(result, place);
+  // false: the builder throws before sax_parse can return an error.
+  if (!AnyJson::sax_parse(text.begin(), text.end(), &builder)) {
+    Fail(ErrorCode::kBadInput, "{}: not valid JSON", place);
+  }
+  return result;
+}
+
+// The value of \uXXXX at `at`; -1 when none stands there.
+int EscapeAt(std::string_view text, size_t at) {
+  if (at + 6 > text.size() || text[at] != '\\' || text[at + 1] != 'u') return -1;
+  int value = 0;
+  for (size_t i = at + 2; i < at + 6; ++i) {
+    const char c = text[i];
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
+    if (digit < 0) return -1;
+    value = value * 16 + digit;
+  }
+  return value;
+}
+
+// Escapes of half a surrogate pair become \ufffd. Backslashes stand in strings alone.
+std::string ReplaceLoneSurrogates(std::string_view text) {
+  const auto is_high = [](int c) { return c >= 0xD800 && c < 0xDC00; };
+  const auto is_low = [](int c) { return c >= 0xDC00 && c < 0xE000; };
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    size_t length = text[i] == '\\' ? 2 : 1;
+    if (const int c = EscapeAt(text, i); c >= 0) {
+      length = 6;
+      if (is_high(c) && is_low(EscapeAt(text, i + 6))) {
+        length = 12;
+      } else if (is_high(c) || is_low(c)) {
+        out += "\\ufffd";
+        i += 6;
+        continue;
+      }
+    }
+    out += text.substr(i, length);
+    i += length;
+  }
+  return out;
+}
 
 [[noreturn]] void Wrong(const std::string& place, std::string_view key, const std::string& expected,
                         const Json& object) {
@@ -82,17 +145,13 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& place) {
-  // nlohmann takes a NUL for the end of the text, and whatever follows would pass unseen.
-  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
-    Fail(ErrorCode::kBadInput, "{}: not valid JSON at byte {}: a NUL", place, nul + 1);
-  }
-  Json result;
-  StrictBuilder builder(result, place);
-  // false: the builder throws before sax_parse can return an error.
-  if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
-    Fail(ErrorCode::kBadInput, "{}: not valid JSON", place);
-  }
-  return result;
+  return ParseStrictly<Json>(text, place);
+}
+
+OrderedJson ParseOrderedJson(std::string_view text, const std::string& place,
+                             bool lone_surrogates) {
+  if (!lone_surrogates) return ParseStrictly<OrderedJson>(text, place);
+  return ParseStrictly<OrderedJson>(ReplaceLoneSurrogates(text), place);
 }
 
 std::string ReadTextFile(const std::string& path, int64_t max_bytes) {

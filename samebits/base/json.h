@@ -11,9 +11,16 @@
 namespace samebits {
 
 using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // keeps the order of keys
 
 // `place` starts every message. Throws Error(kBadInput).
 Json ParseJson(std::string_view text, const std::string& place);
+
+// The same with the keys in order. Integers beyond 64 bits are errors, where ParseJson makes floats
+// of them. `lone_surrogates`: escapes of half a pair (\ud83d alone) are read as U+FFFD, otherwise
+// they are errors.
+OrderedJson ParseOrderedJson(std::string_view text, const std::string& place,
+                             bool lone_surrogates = false);
 
 // The whole file; throws Error(kIo) when it can't be read, kBadInput above `max_bytes`.
 std::string ReadTextFile(const std::string& path, int64_t max_bytes);
