@@ -89,8 +89,9 @@ std::vector<int64_t> PromptIds(const ModelOptions& options, const ModelConfig& c
   return ids;
 }
 
-const TensorView& Prefill(Runtime& runtime, const std::vector<int64_t>& ids, int64_t chunk,
-                          Recorder* recorder) {
+const TensorView& Prefill(Runtime& runtime, Sequence& sequence, const std::vector<int64_t>& ids,
+                          int64_t chunk, Recorder* recorder) {
+  sequence.Plan(sequence.length() + static_cast<int64_t>(ids.size()));
   const bool show = isatty(STDERR_FILENO) != 0;
   const auto total = static_cast<int64_t>(ids.size());
   const TensorView* logits = nullptr;
@@ -98,7 +99,7 @@ const TensorView& Prefill(Runtime& runtime, const std::vector<int64_t>& ids, int
     const int64_t count = std::min(chunk, total - at);
     if (show && total > chunk)
       fmt::print(stderr, "\rreading the prompt: {} of {} tokens", at, total);
-    logits = &runtime.Forward(std::span(ids).subspan(at, count), recorder);
+    logits = &runtime.Forward(sequence, std::span(ids).subspan(at, count), recorder);
   }
   if (show && total > chunk) fmt::print(stderr, "\r\033[K");
   SAMEBITS_CHECK(logits != nullptr, "a prompt has at least one token");

@@ -39,7 +39,7 @@ std::vector<int64_t> PromptIds(const ModelOptions& options, const ModelConfig& c
 std::vector<int64_t> ParseIds(const std::string& text);
 
 // Feeds ids in chunks; returns the last logits. Progress goes to stderr on a terminal.
-const TensorView& Prefill(Runtime& runtime, const std::vector<int64_t>& ids, int64_t chunk,
-                          Recorder* recorder = nullptr);
+const TensorView& Prefill(Runtime& runtime, Sequence& sequence, const std::vector<int64_t>& ids,
+                          int64_t chunk, Recorder* recorder = nullptr);
 
 }  // namespace samebits

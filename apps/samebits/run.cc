@@ -102,11 +102,14 @@ void Run(const RunOptions& options) {
   }
   const std::vector<int64_t> stop = StopIds(options.model.model, checkpoint.config());
   Runtime runtime(graph, checkpoint, how);
+  Sequence sequence = runtime.NewSequence();
   const auto loaded = Clock::now();
-  const TensorView* logits = &Prefill(runtime, prompt, options.model.chunk);
+  const TensorView* logits = &Prefill(runtime, sequence, prompt, options.model.chunk);
   const auto read = Clock::now();
 
   Stream stream(tokenizer.has_value() && !options.json);
+  std::optional<TextStream> text;
+  if (tokenizer) text.emplace(*tokenizer);
   std::vector<int64_t> output;
   std::string reason = "max_tokens";
   while (static_cast<int64_t>(output.size()) < options.max_tokens) {
@@ -116,15 +119,16 @@ void Run(const RunOptions& options) {
       reason = "eos_token";
       break;
     }
-    if (tokenizer) stream.Add(tokenizer->Decode(id));
+    if (text) stream.Add(text->Add(id));
     if (!tokenizer && !options.json) fmt::print("{}{}", output.size() > 1 ? "," : "", id);
     if (static_cast<int64_t>(output.size()) == options.max_tokens) break;
-    if (runtime.length() >= checkpoint.config().max_position_embeddings) {
+    if (sequence.length() >= checkpoint.config().context_length) {
       reason = "context";
       break;
     }
-    logits = &runtime.Forward(std::span(&output.back(), 1));
+    logits = &runtime.Forward(sequence, std::span(&output.back(), 1));
   }
+  if (text) stream.Add(text->Finish());
   const auto done = Clock::now();
   if (!options.json) {
     if (tokenizer) {

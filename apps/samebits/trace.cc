@@ -20,12 +20,13 @@ void RunTrace(const TraceOptions& options) {
   std::optional<Tokenizer> tokenizer;
   const std::vector<int64_t> ids = PromptIds(options.model, checkpoint.config(), tokenizer);
   Runtime runtime(graph, checkpoint, how);
+  Sequence sequence = runtime.NewSequence();
   TraceRecorder recorder(options.output, graph, how.dtype, ids,
                          {{"framework_version", SAMEBITS_VERSION},
                           {"cpu", std::string(IsaName(how.isa))},
                           {"threads", fmt::format("{}", how.threads)},
                           {"prompt", options.model.prompt}});
-  Prefill(runtime, ids, options.model.chunk, &recorder);
+  Prefill(runtime, sequence, ids, options.model.chunk, &recorder);
   recorder.Finish();
   fmt::print(stderr, "{}: {} tokens, {}\n", options.output, ids.size(), ModelDTypeName(how.dtype));
 }

@@ -2,6 +2,7 @@
 // rows of a head one after the other. Grows by doubling, so appending is cheap.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -17,6 +18,9 @@ class KvCache {
 
   // k, v: [rows, kv_heads, head_dim] in the dtype.
   void Append(const void* k, const void* v, int64_t rows);
+
+  // Forgets the rows behind the first `length` ones.
+  void Truncate(int64_t length) { length_ = std::min(length, length_); }
 
   const void* keys() const { return keys_.data(); }
   const void* values() const { return values_.data(); }

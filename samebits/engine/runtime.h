@@ -1,13 +1,14 @@
-// Runs a graph: node after node over a chunk of tokens, with a KV cache. It knows operations, no
-// architectures. How a prompt is cut into chunks, and how many threads there are, changes no bit.
+// Runs a graph: node after node over the new tokens of one sequence or of several, with a KV cache
+// each. It knows operations, no architectures. How a prompt is cut into chunks, how many threads
+// there are and what other sequences are computed beside it changes no bit of a sequence.
 #pragma once
 
 #include <memory>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "samebits/checkpoint/checkpoint.h"
+#include "samebits/engine/sequence.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/kernels.h"
 #include "samebits/kernels/thread_pool.h"
@@ -15,12 +16,15 @@
 
 namespace samebits {
 
-// Gets every tensor of a chunk as it is computed.
+// Gets the tensors of a chunk as they are computed.
 class Recorder {
  public:
   virtual ~Recorder() = default;
+  // Whether Record is to be called for this tensor. Attention makes scores and probs only then.
+  virtual bool Wants(std::string_view /*name*/) const { return true; }
   // `rows` holds the tokens from `first_token` on. Tensors [T, ...]: their rows. Tensors [H, T, S]:
-  // [H, rows, keys] with keys = all tokens up to the end of the chunk.
+  // [H, rows, keys] with keys = all tokens up to the last of these rows; a chunk comes in several
+  // calls when it is long.
   virtual void Record(std::string_view name, const TensorView& rows, int64_t first_token) = 0;
 };
 
@@ -33,6 +37,13 @@ struct RuntimeOptions {
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
 void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already = 0);
 
+// New tokens of one sequence.
+struct Part {
+  Sequence* sequence = nullptr;
+  std::span<const int64_t> ids;
+  Recorder* recorder = nullptr;
+};
+
 class Runtime {
  public:
   // `checkpoint` and `graph` must outlive the runtime. Throws Error when the CPU lacks the isa.
@@ -41,12 +52,16 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  // Appends tokens to the sequence. Returns the logits of the last one, [1, V] in the dtype, valid
-  // until the next call. Throws as CheckIds does.
-  // With a recorder all rows of the logits are computed and recorded.
-  const TensorView& Forward(std::span<const int64_t> ids, Recorder* recorder = nullptr);
+  // An empty one. It must not outlive the graph.
+  Sequence NewSequence() const;
 
-  int64_t length() const;  // tokens so far
+  // Appends each part's tokens to its sequence; no sequence may be given twice. Returns the logits
+  // of each part's last token, [parts, V] in the dtype, valid until the next call. Throws as
+  // CheckIds does, and then nothing has changed.
+  // With a recorder that wants the logits, those of all rows are computed.
+  const TensorView& Forward(std::span<const Part> parts);
+  const TensorView& Forward(Sequence& sequence, std::span<const int64_t> ids,
+                            Recorder* recorder = nullptr);
 
  private:
   struct Impl;

@@ -14,6 +14,7 @@ struct V {
     __m256i a, b;
   };
   static constexpr int kRows = 2, kOuts = 2, kDecodeOuts = 4;
+  static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 1;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
@@ -107,6 +108,10 @@ struct V {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
   }
 
+  static void ReduceAll(const F (&v)[4], float* sums) {
+    for (int i = 0; i < 4; ++i) sums[i] = Reduce(v[i]);
+  }
+
   // samebits::Exp, operation for operation.
   static __m256 ExpHalf(__m256 x) {
     using C = ExpConstants;
@@ -140,13 +145,13 @@ struct V {
     std::memcpy(buffer, p, static_cast<size_t>(n) * 2);
     return LoadPairs(buffer);
   }
-  static P BroadcastPair(float even, float odd) {  // both are bf16 values
-    const __m256i bits = _mm256_set1_epi32(static_cast<int32_t>(
-        (std::bit_cast<uint32_t>(even) >> 16) | (std::bit_cast<uint32_t>(odd) & 0xffff0000U)));
-    return {bits, bits};
+  static P BroadcastPair(const uint16_t* p) {
+    int32_t pair = 0;
+    std::memcpy(&pair, p, 4);
+    return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
   }
   static P InterleavePairs(const uint16_t* even, const uint16_t* odd, int64_t n) {
-    const F low = Load<DType::kBF16>(even, n);
+    const F low = even == nullptr ? Zero() : Load<DType::kBF16>(even, n);
     const F high = odd == nullptr ? Zero() : Load<DType::kBF16>(odd, n);
     const auto join = [](__m256 l, __m256 h) {
       return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(l), 16), _mm256_castps_si256(h));
@@ -165,6 +170,8 @@ struct V {
 };
 
 #include "samebits/kernels/vector_kernels.h"
+//
+#include "samebits/kernels/vector_attention.h"
 
 }  // namespace
 

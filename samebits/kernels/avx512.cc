@@ -10,16 +10,7 @@ namespace {
 #include "samebits/kernels/lanes_avx512.h"
 
 struct V : LanesAvx512 {
-  struct P {
-    __m512i bits;
-  };
   using LanesAvx512::MulAdd;
-  static P LoadPairs(const uint16_t* p) { return {PairBits(p)}; }
-  static P LoadPairs(const uint16_t* p, int64_t n) { return {PairBits(p, n)}; }
-  static P BroadcastPair(float even, float odd) { return {BroadcastPairBits(even, odd)}; }
-  static P InterleavePairs(const uint16_t* even, const uint16_t* odd, int64_t n) {
-    return {InterleaveBits(even, odd, n)};
-  }
   static F Odd(P p) {
     return _mm512_castsi512_ps(_mm512_and_si512(p.bits, _mm512_set1_epi32(INT32_C(-65536))));
   }
@@ -28,6 +19,8 @@ struct V : LanesAvx512 {
 };
 
 #include "samebits/kernels/vector_kernels.h"
+//
+#include "samebits/kernels/vector_attention.h"
 
 }  // namespace
 

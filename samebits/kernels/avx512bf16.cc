@@ -10,22 +10,15 @@ namespace {
 #include "samebits/kernels/lanes_avx512.h"
 
 struct V : LanesAvx512 {
-  struct P {
-    __m512i bits;
-  };
   using LanesAvx512::MulAdd;
-  static P LoadPairs(const uint16_t* p) { return {PairBits(p)}; }
-  static P LoadPairs(const uint16_t* p, int64_t n) { return {PairBits(p, n)}; }
-  static P BroadcastPair(float even, float odd) { return {BroadcastPairBits(even, odd)}; }
-  static P InterleavePairs(const uint16_t* even, const uint16_t* odd, int64_t n) {
-    return {InterleaveBits(even, odd, n)};
-  }
   static F MulAdd(F acc, P x, P w) {
     return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(x.bits), std::bit_cast<__m512bh>(w.bits));
   }
 };
 
 #include "samebits/kernels/vector_kernels.h"
+//
+#include "samebits/kernels/vector_attention.h"
 
 }  // namespace
 

@@ -72,6 +72,7 @@ struct AttentionCase {
   int64_t rows, heads, kv_heads, head_dim, first_key_count;
   bool keys_of_a_head_adjoin;  // [kv head, key, head_dim], or else [key, kv head, head_dim]
   Data data;
+  int64_t window = 0;
 };
 
 class AttentionTest : public KernelsTest {
@@ -105,6 +106,7 @@ class AttentionTest : public KernelsTest {
     args.head_dim = c.head_dim;
     args.first_key_count = c.first_key_count;
     args.scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
+    args.window = c.window;
     return args;
   }
 
@@ -125,9 +127,9 @@ class AttentionTest : public KernelsTest {
     }
     kernels().attention(Args(c, q, k, v, unrecorded, false), 0, c.heads, 0, c.rows);
     const std::string what =
-        fmt::format("rows {} heads {}/{} head_dim {} first keys {} adjoin {} data {}", c.rows,
-                    c.heads, c.kv_heads, c.head_dim, c.first_key_count, c.keys_of_a_head_adjoin,
-                    static_cast<int>(c.data));
+        fmt::format("rows {} heads {}/{} head_dim {} first keys {} adjoin {} data {} window {}",
+                    c.rows, c.heads, c.kv_heads, c.head_dim, c.first_key_count,
+                    c.keys_of_a_head_adjoin, static_cast<int>(c.data), c.window);
     const auto compare = [&](const GuardedArray& e, const GuardedArray& a, const char* name) {
       EXPECT_BITS_EQ(dtype(), e.data(), a.data(), e.size()) << name << " of " << what;
     };
@@ -160,6 +162,44 @@ TEST_P(AttentionTest, GroupsOfHeads) {
 TEST_P(AttentionTest, LongCache) {
   Compare({1, 2, 1, 128, 3001, true, Data::kNormal});
   Compare({5, 2, 1, 64, 1000, false, Data::kCancelling});
+}
+
+// Windows shorter and longer than the rows, that begin and end anywhere in lanes and in pairs, for
+// tiles of one row and of several.
+TEST_P(AttentionTest, Windows) {
+  for (int64_t window : {1, 2, 3, 5, 15, 16, 17, 33, 100}) {
+    for (int64_t first : {1, 7, 16, 33, 40, 131}) {
+      for (int64_t heads : {2, 3, 7, 9}) {
+        const int64_t kv_heads = heads == 2 ? 2 : 1, rows = 1 + (first + window + heads) % 11;
+        const int64_t head_dim = heads == 3 ? 34 : heads == 7 ? 80 : 16;
+        for (Data data : {Data::kNormal, Data::kCancelling, Data::kSpecial}) {
+          Compare({rows, heads, kv_heads, head_dim, first, first % 2 == 0, data, window});
+        }
+      }
+    }
+  }
+  Compare({5, 6, 2, 64, 1500, true, Data::kNormal, 1024});
+}
+
+// A window that hides nothing is no window.
+TEST_P(AttentionTest, WindowAsLongAsTheText) {
+  const AttentionCase c = {4, 2, 1, 48, 6, true, Data::kNormal};
+  const int64_t keys = c.first_key_count + c.rows - 1;
+  GuardedArray q(dtype(), c.rows * c.heads * c.head_dim), k(dtype(), keys * c.head_dim);
+  GuardedArray v(dtype(), keys * c.head_dim);
+  for (GuardedArray* a : {&q, &k, &v}) FillData(*a, c.data, random_);
+  Outputs none(dtype(), c), equal(dtype(), c), shorter(dtype(), c);
+  AttentionArgs args = Args(c, q, k, v, none, false);
+  kernels().attention(args, 0, c.heads, 0, c.rows);
+  args.context = equal.context.data();
+  args.window = keys;
+  kernels().attention(args, 0, c.heads, 0, c.rows);
+  EXPECT_BITS_EQ(dtype(), none.context.data(), equal.context.data(), none.context.size());
+  args.context = shorter.context.data();
+  args.window = keys - 1;
+  kernels().attention(args, 0, c.heads, 0, c.rows);
+  EXPECT_FALSE(
+      BitsEqual(dtype(), none.context.data(), shorter.context.data(), none.context.size()));
 }
 
 // What a mask hides may be anything: it must not be touched.

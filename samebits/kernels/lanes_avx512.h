@@ -1,9 +1,10 @@
 // 16 fp32 lanes in one AVX-512 register. Included inside an unnamed namespace by avx512.cc and
-// avx512bf16.cc, which differ in what a step over pairs of bf16 is.
+// avx512bf16.cc, which add MulAdd(F, P, P): what a step over pairs of bf16 is.
 
 struct LanesAvx512 {
   using F = __m512;
   static constexpr int kRows = 4, kOuts = 6, kDecodeOuts = 8;
+  static constexpr int kScoreQueries = 4, kScoreSums = 16, kContextQueries = 4;
 
   static F Zero() { return _mm512_setzero_ps(); }
   static F Set(float v) { return _mm512_set1_ps(v); }
@@ -104,20 +105,44 @@ struct LanesAvx512 {
     return Mul(Mul(e, a), b);
   }
 
+  // Reduce of 16 registers, all trees side by side: sums[i] is that of v[i].
+  static void ReduceAll(const F (&v)[16], float* sums) {
+    F quads[4];  // of v[i], v[4 + i], v[8 + i], v[12 + i]: four lanes each
+    for (int i = 0; i < 4; ++i) {
+      const auto fold8 = [](F x, F y) {
+        return Add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+      };
+      const F a = fold8(v[i], v[4 + i]), b = fold8(v[8 + i], v[12 + i]);
+      quads[i] = Add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    const auto fold2 = [](F x, F y) {
+      const __m512d a = _mm512_castps_pd(x), b = _mm512_castps_pd(y);
+      return Add(_mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0x00)),
+                 _mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0xff)));
+    };
+    const F a = fold2(quads[0], quads[1]), b = fold2(quads[2], quads[3]);
+    _mm512_storeu_ps(sums, Add(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)));
+  }
+
   // Pairs of bf16 as 16 words of 32 bits, the even element in the low half.
-  static __m512i PairBits(const uint16_t* p) { return _mm512_loadu_si512(p); }
-  static __m512i PairBits(const uint16_t* p, int64_t n) {
-    return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p);
+  struct P {
+    __m512i bits;
+  };
+  static P LoadPairs(const uint16_t* p) { return {_mm512_loadu_si512(p)}; }
+  static P LoadPairs(const uint16_t* p, int64_t n) {
+    return {_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p)};
   }
-  static __m512i BroadcastPairBits(float even, float odd) {  // both are bf16 values
-    return _mm512_set1_epi32(static_cast<int32_t>((std::bit_cast<uint32_t>(even) >> 16) |
-                                                  (std::bit_cast<uint32_t>(odd) & 0xffff0000U)));
+  static P BroadcastPair(const uint16_t* p) {
+    int32_t pair = 0;
+    std::memcpy(&pair, p, 4);
+    return {_mm512_set1_epi32(pair)};
   }
-  static __m512i InterleaveBits(const uint16_t* even, const uint16_t* odd, int64_t n) {
+  static P InterleavePairs(const uint16_t* even, const uint16_t* odd, int64_t n) {
     const __mmask16 mask = Mask(n);
-    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, even));
-    if (odd == nullptr) return low;
-    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, odd));
-    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    const auto load = [mask](const uint16_t* p) {
+      if (p == nullptr) return _mm512_setzero_si512();
+      return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+    };
+    return {_mm512_or_si512(load(even), _mm512_slli_epi32(load(odd), 16))};
   }
 };

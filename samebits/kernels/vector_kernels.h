@@ -4,11 +4,12 @@
 //
 // V gives: F (16 floats), P (16 pairs of bf16), Zero, Set, First, Load<dtype>(p), Load<dtype>(p, n)
 // and Store<dtype>(p, F, n) (n of 16 elements, the others 0), LoadPairs(p), LoadPairs(p, n) (n of
-// 32 bf16), BroadcastPair, InterleavePairs, Add, Mul, Div, Fma, Negate,
-// Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, Exp,
-// MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register block of many
-// rows), kDecodeOuts (weight rows at once for a single row). No include guard: it is meant to be
-// included once a source file, behind V.
+// 32 bf16), BroadcastPair(p) (two bf16 at p), InterleavePairs(even, odd, n) (null: zeros), Add,
+// Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, ReduceAll (of kScoreSums
+// registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register
+// block of many rows), kDecodeOuts (weight rows at once for a single row), kScoreQueries and
+// kContextQueries (vector_attention.h). No include guard: it is meant to be included once a source
+// file, behind V.
 
 template <DType dtype>
 using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
@@ -264,148 +265,6 @@ void RopeRows(const RopeArgs& a, int64_t row_begin, int64_t row_end) {
 
 void Rope(const RopeArgs& a, int64_t row_begin, int64_t row_end) {
   WithDType(a.dtype, [&]<DType dtype>() { RopeRows<dtype>(a, row_begin, row_end); });
-}
-
-// ------------------------------------------------------------------------------------- attention
-
-// scores[j] for the visible keys, scaled and rounded; room for a multiple of 16.
-template <DType dtype>
-void ScoreKeys(const AttentionArgs& a, const Element<dtype>* q, const Element<dtype>* k,
-               int64_t visible, float* scores) {
-  constexpr int kKeys = 4;
-  const int64_t d = a.head_dim;
-  int64_t j = 0;
-  if (a.kv_row_stride == d) {  // the keys of a head lie one after the other
-    for (; j + kKeys <= visible; j += kKeys) {
-      float sums[1][kKeys];
-      DotBlock<dtype, 1, kKeys>(q, k + j * d, d, sums);
-      for (int i = 0; i < kKeys; ++i) scores[j + i] = sums[0][i];
-    }
-  }
-  for (; j < visible; ++j) {
-    float sum[1][1];
-    DotBlock<dtype, 1, 1>(q, k + j * a.kv_row_stride, d, sum);
-    scores[j] = sum[0][0];
-  }
-  const typename V::F scale = V::Set(a.scale);
-  for (j = 0; j < visible; j += 16) {
-    const int64_t n = std::min<int64_t>(16, visible - j);
-    const typename V::F dots =
-        V::template Round<dtype>(V::template Load<DType::kF32>(scores + j, n));
-    V::template Store<DType::kF32>(scores + j, V::template Round<dtype>(V::Mul(dots, scale)), n);
-  }
-}
-
-// The largest; NaN is larger than nothing. The sign of a zero may differ from the interpreter's,
-// which makes no difference to exp(s - max).
-inline float LargestScore(const float* scores, int64_t visible) {
-  float top = -std::numeric_limits<float>::infinity();
-  typename V::F lanes = V::Set(top);
-  int64_t j = 0;
-  for (; j + 16 <= visible; j += 16) {
-    lanes = V::Max(V::template Load<DType::kF32>(scores + j), lanes);
-  }
-  float last[16];
-  V::template Store<DType::kF32>(last, lanes, 16);
-  for (float v : last) top = v > top ? v : top;
-  for (; j < visible; ++j) top = scores[j] > top ? scores[j] : top;
-  return top;
-}
-
-// p[j] = round(softmax); p has room for a multiple of 16.
-template <DType dtype>
-void SoftmaxKeys(const float* scores, int64_t visible, float* p) {
-  const typename V::F shift = V::Set(-LargestScore(scores, visible));
-  typename V::F sums = V::Zero();
-  for (int64_t j = 0; j < visible; j += 16) {
-    const int64_t n = std::min<int64_t>(16, visible - j);
-    const typename V::F e = V::Exp(V::Add(V::template Load<DType::kF32>(scores + j, n), shift));
-    V::template Store<DType::kF32>(p + j, e, n);
-    sums = V::Add(sums, V::template Load<DType::kF32>(p + j, n));
-  }
-  const typename V::F inverse = V::Set(1.0F / V::Reduce(sums));
-  for (int64_t j = 0; j < visible; j += 16) {
-    const int64_t n = std::min<int64_t>(16, visible - j);
-    const typename V::F v = V::Mul(V::template Load<DType::kF32>(p + j, n), inverse);
-    V::template Store<DType::kF32>(p + j, V::template Round<dtype>(v), n);
-  }
-}
-
-// `chunks` times 16 columns of the context, from column i on; the last chunk has `last` columns.
-template <DType dtype, int chunks>
-inline __attribute__((always_inline)) void ContextColumns(const AttentionArgs& a, const float* p,
-                                                          const Element<dtype>* v, int64_t visible,
-                                                          int64_t last, Element<dtype>* out) {
-  typename V::F acc[chunks];
-  for (int c = 0; c < chunks; ++c) acc[c] = V::Zero();
-  const auto width = [last](int c) { return c + 1 == chunks ? last : int64_t{16}; };
-  const int64_t stride = a.kv_row_stride;
-  if constexpr (dtype == DType::kBF16) {
-    int64_t j = 0;
-    for (; j + 2 <= visible; j += 2) {
-      const auto pair = V::BroadcastPair(p[j], p[j + 1]);
-      for (int c = 0; c < chunks; ++c) {
-        const auto values =
-            V::InterleavePairs(v + j * stride + c * 16, v + (j + 1) * stride + c * 16, width(c));
-        acc[c] = V::MulAdd(acc[c], pair, values);
-      }
-    }
-    if (j < visible) {  // the missing odd key counts as +0
-      const auto pair = V::BroadcastPair(p[j], 0.0F);
-      for (int c = 0; c < chunks; ++c) {
-        const auto values = V::InterleavePairs(v + j * stride + c * 16, nullptr, width(c));
-        acc[c] = V::MulAdd(acc[c], pair, values);
-      }
-    }
-  } else {
-    for (int64_t j = 0; j < visible; ++j) {
-      const typename V::F weight = V::Set(p[j]);
-      for (int c = 0; c < chunks; ++c) {
-        const typename V::F values = V::template Load<dtype>(v + j * stride + c * 16, width(c));
-        acc[c] = V::Fma(weight, values, acc[c]);
-      }
-    }
-  }
-  for (int c = 0; c < chunks; ++c) V::template Store<dtype>(out + c * 16, acc[c], width(c));
-}
-
-template <DType dtype>
-__attribute__((noinline)) void AttentionRow(const AttentionArgs& a, int64_t head, int64_t row) {
-  using E = Element<dtype>;
-  const int64_t d = a.head_dim, visible = a.first_key_count + row;
-  const int64_t keys = a.first_key_count + a.rows - 1;
-  const int64_t kv = head / (a.heads / a.kv_heads) * a.kv_head_stride;
-  const size_t padded = static_cast<size_t>(visible + 15) / 16 * 16 * sizeof(float);
-  auto* scores = reinterpret_cast<float*>(Scratch<1>(padded));
-  auto* p = reinterpret_cast<float*>(Scratch<2>(padded));
-  ScoreKeys<dtype>(a, static_cast<const E*>(a.q) + (row * a.heads + head) * d,
-                   static_cast<const E*>(a.k) + kv, visible, scores);
-  SoftmaxKeys<dtype>(scores, visible, p);
-  E* out = static_cast<E*>(a.context) + (row * a.heads + head) * d;
-  const E* v = static_cast<const E*>(a.v) + kv;
-  int64_t i = 0;
-  for (; i + 64 <= d; i += 64) ContextColumns<dtype, 4>(a, p, v + i, visible, 16, out + i);
-  for (; i < d; i += 16) {
-    ContextColumns<dtype, 1>(a, p, v + i, visible, std::min<int64_t>(16, d - i), out + i);
-  }
-  const auto record = [&](void* target, const float* values) {
-    if (target == nullptr) return;
-    E* to = static_cast<E*>(target) + (head * a.rows + row) * keys;
-    Convert<DType::kF32, dtype>(values, to, visible);
-    std::memset(to + visible, 0, static_cast<size_t>(keys - visible) * sizeof(E));
-  };
-  record(a.scores, scores);
-  record(a.probs, p);
-}
-
-void Attention(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
-               int64_t row_end) {
-  const FlushDenormals flush(a.dtype == DType::kBF16);
-  WithDType(a.dtype, [&]<DType dtype>() {
-    for (int64_t head = head_begin; head < head_end; ++head) {
-      for (int64_t row = row_begin; row < row_end; ++row) AttentionRow<dtype>(a, head, row);
-    }
-  });
 }
 
 // ----------------------------------------------------------------------------------- elementwise

@@ -1,5 +1,6 @@
 #include "samebits/numerics/canonical.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -103,11 +104,12 @@ __attribute__((noinline)) void LinearBody(const LinearArgs& a, int64_t row_begin
 }
 
 __attribute__((noinline)) void AttentionRow(const AttentionArgs& a, int64_t head, int64_t row) {
-  const int64_t d = a.head_dim, visible = a.first_key_count + row;
+  const int64_t d = a.head_dim, end = a.first_key_count + row;  // sees the keys begin .. end - 1
+  const int64_t begin = a.window > 0 ? std::max<int64_t>(0, end - a.window) : 0;
   const int64_t keys = a.first_key_count + a.rows - 1;
   const int64_t kv = head / (a.heads / a.kv_heads) * a.kv_head_stride;
-  std::vector<float> s(static_cast<size_t>(visible));
-  for (int64_t j = 0; j < visible; ++j) {
+  std::vector<float> s(static_cast<size_t>(end));
+  for (int64_t j = begin; j < end; ++j) {
     const auto q = [&](int64_t i) {
       return i < d ? Load(a.dtype, a.q, (row * a.heads + head) * d + i) : 0.0F;
     };
@@ -118,38 +120,38 @@ __attribute__((noinline)) void AttentionRow(const AttentionArgs& a, int64_t head
     s[j] = Round(a.dtype, Round(a.dtype, Dot(a.dtype, d, q, k)) * a.scale);
   }
   float top = -std::numeric_limits<float>::infinity();
-  for (float v : s) top = v > top ? v : top;
+  for (int64_t j = begin; j < end; ++j) top = s[j] > top ? s[j] : top;
   std::vector<float> p(s.size());
   Lanes sums{};
-  for (int64_t j = 0; j < visible; ++j) {
+  for (int64_t j = begin; j < end; ++j) {
     p[j] = Exp(s[j] - top);
     sums[j % kLanes] = sums[j % kLanes] + p[j];
   }
   const float inverse = 1.0F / Reduce(sums);
-  for (float& v : p) v = Round(a.dtype, v * inverse);  // round: probs in the model's dtype
+  // round: probs in the model's dtype
+  for (int64_t j = begin; j < end; ++j) p[j] = Round(a.dtype, p[j] * inverse);
   for (int64_t i = 0; i < d; ++i) {
     float sum = 0;
     const auto add = [&](int64_t j) {
-      sum = std::fma(p[j], Load(a.dtype, a.v, kv + j * a.kv_row_stride + i), sum);
+      const bool seen = j >= begin && j < end;  // the other one of a pair may be hidden
+      const float value = seen ? Load(a.dtype, a.v, kv + j * a.kv_row_stride + i) : 0.0F;
+      sum = std::fma(seen ? p[j] : 0.0F, value, sum);
     };
     if (a.dtype == DType::kBF16) {
-      for (int64_t j = 0; j < visible; j += 2) {
-        if (j + 1 < visible) {
-          add(j + 1);
-        } else {
-          sum = std::fma(0.0F, 0.0F, sum);
-        }
+      for (int64_t j = begin / 2 * 2; j < end; j += 2) {
+        add(j + 1);
         add(j);
       }
     } else {
-      for (int64_t j = 0; j < visible; ++j) add(j);
+      for (int64_t j = begin; j < end; ++j) add(j);
     }
     Store(a.dtype, a.context, (row * a.heads + head) * d + i, sum);
   }
   for (int64_t j = 0; j < keys; ++j) {
     const int64_t at = (head * a.rows + row) * keys + j;
-    if (a.scores != nullptr) Store(a.dtype, a.scores, at, j < visible ? s[j] : 0.0F);
-    if (a.probs != nullptr) Store(a.dtype, a.probs, at, j < visible ? p[j] : 0.0F);
+    const bool seen = j >= begin && j < end;
+    if (a.scores != nullptr) Store(a.dtype, a.scores, at, seen ? s[j] : 0.0F);
+    if (a.probs != nullptr) Store(a.dtype, a.probs, at, seen ? p[j] : 0.0F);
   }
 }
 

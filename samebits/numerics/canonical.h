@@ -16,7 +16,8 @@
 // Softmax over the n visible keys: m = max; e_j = Exp(s_j - m); sum in 16 lanes, key j to lane
 //   j mod 16, plain additions, reduced as above; p_j = e_j * (1 / sum).
 // Context, for every d: one chain over keys in order: acc = fma(p_j, v_jd, acc); bfloat16: keys in
-//   pairs (2i, 2i+1), odd first, then even; a missing odd key counts as +0.
+//   pairs (2i, 2i+1), odd first, then even; a key of a pair that is missing or hidden counts as +0.
+//   Keys are numbered from the beginning of the text, whatever a window hides.
 // Denormals: Linear and Attention in bfloat16 run with denormal inputs and results flushed to zero
 //   from beginning to end (VDPBF16PS can not do otherwise); everything else keeps them.
 // SiLU: x / (1 + Exp(-x)) in fp32, then one rounding.

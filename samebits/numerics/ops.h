@@ -60,7 +60,8 @@ struct RopeArgs {
 };
 
 // Causal attention of `rows` new tokens on a cache that already holds theirs: row t sees the keys
-// 0 .. first_key_count + t - 1, that is first_key_count for the first row.
+// 0 .. first_key_count + t - 1, that is first_key_count for the first row; with a window only the
+// last `window` of these.
 // scores = round(round(q . k) scale); probs = round(softmax in fp32); context = round(sum probs v)
 struct AttentionArgs {
   DType dtype;
@@ -74,6 +75,7 @@ struct AttentionArgs {
   int64_t rows, heads, kv_heads, head_dim;
   int64_t first_key_count;
   float scale;
+  int64_t window;  // 0: none
 };
 
 }  // namespace samebits

@@ -314,19 +314,20 @@ std::string ErrorOf(const std::function<void()>& fn) {
 TEST(RuntimeErrors, IdsAndContext) {
   const Opened opened(kModels[0].spec);
   Runtime runtime(opened.graph, opened.checkpoint, {.isa = BestIsa()});
+  Sequence sequence = runtime.NewSequence();
   const auto forward = [&](std::vector<int64_t> ids) {
-    return ErrorOf([&] { runtime.Forward(ids); });
+    return ErrorOf([&] { runtime.Forward(sequence, ids); });
   };
   EXPECT_EQ(forward({}), "no token ids: at least one is needed");
   EXPECT_EQ(forward({1, 131}), "token id 131: expected 0 to 130 (vocab_size - 1)");
   EXPECT_EQ(forward({-1}), "token id -1: expected 0 to 130 (vocab_size - 1)");
-  EXPECT_EQ(runtime.length(), 0);
+  EXPECT_EQ(sequence.length(), 0);
   EXPECT_EQ(forward(std::vector<int64_t>(1025, 3)),
             "1025 tokens: the model's context ends at 1024 (max_position_embeddings)");
   EXPECT_EQ(forward(std::vector<int64_t>(1024, 3)), "no error");
   EXPECT_EQ(forward({3}),
             "1025 tokens: the model's context ends at 1024 (max_position_embeddings)");
-  EXPECT_EQ(runtime.length(), 1024);
+  EXPECT_EQ(sequence.length(), 1024);
 }
 
 }  // namespace

@@ -17,13 +17,14 @@ std::vector<std::byte> Copy(const TensorView& view) {
   return {view.data, view.data + view.bytes()};
 }
 
-const TensorView* ReadPrompt(Runtime& runtime, const Way& way, const std::vector<int64_t>& prompt,
-                             Recorder* recorder) {
+const TensorView* ReadPrompt(Runtime& runtime, Sequence& sequence, const Way& way,
+                             const std::vector<int64_t>& prompt, Recorder* recorder) {
   const TensorView* logits = nullptr;
   const auto total = static_cast<int64_t>(prompt.size());
   for (int64_t at = 0; at < total; at += way.chunk) {
     const auto count = static_cast<size_t>(std::min(way.chunk, total - at));
-    logits = &runtime.Forward(std::span(prompt).subspan(static_cast<size_t>(at), count), recorder);
+    logits = &runtime.Forward(sequence, std::span(prompt).subspan(static_cast<size_t>(at), count),
+                              recorder);
   }
   return logits;
 }
@@ -66,11 +67,12 @@ Outcome RunWay(const Graph& graph, const Checkpoint& checkpoint, DType dtype, co
                             std::vector<int64_t>& ids,
                             std::vector<std::vector<std::byte>>& all_logits) {
     Runtime runtime(graph, checkpoint, options);
-    const TensorView* logits = ReadPrompt(runtime, way, prompt, recorder);
+    Sequence sequence = runtime.NewSequence();
+    const TensorView* logits = ReadPrompt(runtime, sequence, way, prompt, recorder);
     all_logits.push_back(Copy(*logits));
     for (int64_t step = 0; step < steps; ++step) {
       ids.push_back(SampleToken(*logits, sampling, step));
-      logits = &runtime.Forward(std::span(&ids.back(), 1), recorder);
+      logits = &runtime.Forward(sequence, std::span(&ids.back(), 1), recorder);
       all_logits.push_back(Copy(*logits));
     }
   };

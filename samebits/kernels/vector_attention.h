@@ -1,0 +1,350 @@
+// Attention of canonical arithmetic over 16 fp32 lanes; included behind vector_kernels.h, once a
+// source file. Queries that look at the same keys and values (the heads of a group, and rows next
+// to one another) form a tile and share what is read. Scratch is a few floats a key for each
+// thread: the scores of a tile, never those of a whole prompt. Left out: how rows are shared
+// between threads.
+
+// Probabilities wait in bf16 where they are broadcast in pairs, and as rounded floats otherwise.
+template <DType dtype>
+using Prob = std::conditional_t<dtype == DType::kBF16, uint16_t, float>;
+
+template <DType dtype>
+struct Query {
+  const Element<dtype>* q;
+  int64_t row, head;
+  int64_t begin, end;  // sees the keys begin .. end - 1
+  float* scores;       // of the keys from the tile's base on, room for a multiple of 16
+  Prob<dtype>* probs;  // likewise
+  float* sums;         // of the context, [head_dim], room for a multiple of 16
+};
+
+// What a tile reads. base: a multiple of 16, so that lanes are those of the keys' numbers.
+template <DType dtype>
+struct Tile {
+  static constexpr int64_t kQueries = 8;
+  Query<dtype> queries[kQueries];
+  int64_t count = 0;
+  int64_t base = 0, end = 0;
+  const Element<dtype>* k = nullptr;
+  const Element<dtype>* v = nullptr;
+};
+
+// nq x nk dot products in the order of canonical.h.
+template <DType dtype, int nq, int nk>
+inline __attribute__((always_inline)) void ScoreDots(const Query<dtype>* queries,
+                                                     const Element<dtype>* const (&keys)[nk],
+                                                     int64_t d, float* sums) {
+  typename V::F acc[nq * nk];
+  for (auto& v : acc) v = V::Zero();
+  const auto step = [&](int64_t i, auto load) __attribute__((always_inline)) {
+    decltype(load(keys[0])) xs[nq];
+    for (int q = 0; q < nq; ++q) xs[q] = load(queries[q].q + i);
+    for (int j = 0; j < nk; ++j) {
+      const auto key = load(keys[j] + i);
+      for (int q = 0; q < nq; ++q) acc[q * nk + j] = V::MulAdd(acc[q * nk + j], xs[q], key);
+    }
+  };
+  constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
+  const int64_t whole = d / kStep * kStep;
+  for (int64_t i = 0; i < whole; i += kStep) {
+    step(
+        i, [](const Element<dtype>* p) __attribute__((always_inline)) {
+          if constexpr (dtype == DType::kBF16) {
+            return V::LoadPairs(p);
+          } else {
+            return V::template Load<dtype>(p);
+          }
+        });
+  }
+  if (whole < d) {
+    const int64_t rest = d - whole;
+    step(
+        whole, [rest](const Element<dtype>* p) __attribute__((always_inline)) {
+          if constexpr (dtype == DType::kBF16) {
+            return V::LoadPairs(p, rest);
+          } else {
+            return V::template Load<dtype>(p, rest);
+          }
+        });
+  }
+  V::ReduceAll(acc, sums);
+}
+
+// Dot products of the queries from `first` on with 16 keys, nq queries at a time.
+template <DType dtype, int nq>
+void ScoreQueries(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, int64_t at) {
+  constexpr int nk = V::kScoreSums / nq;
+  for (; first + nq <= tile.count; first += nq) {
+    for (int64_t j = at; j < at + 16; j += nk) {
+      const Element<dtype>* keys[nk];
+      for (int i = 0; i < nk; ++i) {  // behind the last key the last one again: never looked at
+        keys[i] = tile.k + std::min(tile.base + j + i, tile.end - 1) * a.kv_row_stride;
+      }
+      float sums[nq * nk];
+      ScoreDots<dtype, nq, nk>(tile.queries + first, keys, a.head_dim, sums);
+      for (int q = 0; q < nq; ++q) {
+        std::memcpy(tile.queries[first + q].scores + j, sums + q * nk, nk * sizeof(float));
+      }
+    }
+  }
+  if constexpr (nq > 1) ScoreQueries<dtype, nq / 2>(a, tile, first, at);
+}
+
+// Scores of a tile, scaled and rounded. Those of hidden keys are numbers of no meaning.
+template <DType dtype>
+void ScoreTile(const AttentionArgs& a, const Tile<dtype>& tile) {
+  const typename V::F scale = V::Set(a.scale);
+  for (int64_t at = 0; at < tile.end - tile.base; at += 16) {
+    ScoreQueries<dtype, V::kScoreQueries>(a, tile, 0, at);
+    for (int64_t q = 0; q < tile.count; ++q) {
+      float* scores = tile.queries[q].scores + at;
+      const typename V::F dots = V::template Round<dtype>(V::template Load<DType::kF32>(scores));
+      V::template Store<DType::kF32>(scores, V::template Round<dtype>(V::Mul(dots, scale)), 16);
+    }
+  }
+}
+
+// The largest; NaN is larger than nothing. The sign of a zero may differ from the interpreter's,
+// which makes no difference to exp(s - max).
+inline float LargestScore(const float* scores, int64_t count) {
+  float top = -std::numeric_limits<float>::infinity();
+  typename V::F lanes = V::Set(top);
+  int64_t j = 0;
+  for (; j + 16 <= count; j += 16) {
+    lanes = V::Max(V::template Load<DType::kF32>(scores + j), lanes);
+  }
+  float last[16];
+  V::template Store<DType::kF32>(last, lanes, 16);
+  for (float v : last) top = v > top ? v : top;
+  for (; j < count; ++j) top = scores[j] > top ? scores[j] : top;
+  return top;
+}
+
+// probs = round(softmax); the scores are overwritten. Hidden keys of the tile before the first
+// visible one, and the one behind an odd last one, get 0.
+template <DType dtype>
+void SoftmaxKeys(const Query<dtype>& query, int64_t base) {
+  const int64_t hidden = query.begin - base, count = query.end - base;
+  float* e = query.scores;
+  const typename V::F shift = V::Set(-LargestScore(e + hidden, count - hidden));
+  typename V::F sums = V::Zero();
+  for (int64_t j = 0; j < count; j += 16) {
+    const typename V::F power = V::Exp(V::Add(V::template Load<DType::kF32>(e + j), shift));
+    V::template Store<DType::kF32>(e + j, power, 16);
+    if (j >= hidden && j + 16 <= count) {
+      sums = V::Add(sums, power);
+      continue;
+    }
+    for (int64_t i = j; i < std::min(hidden, j + 16); ++i) e[i] = 0;
+    const int64_t n = std::min<int64_t>(16, count - j);
+    sums = V::Add(sums, V::template Load<DType::kF32>(e + j, n));
+  }
+  const typename V::F inverse = V::Set(1.0F / V::Reduce(sums));
+  for (int64_t j = 0; j < count; j += 16) {
+    const typename V::F p = V::Mul(V::template Load<DType::kF32>(e + j), inverse);
+    if constexpr (dtype == DType::kBF16) {
+      V::template Store<dtype>(query.probs + j, p, 16);
+    } else {
+      V::template Store<DType::kF32>(query.probs + j, V::template Round<dtype>(p), 16);
+    }
+  }
+  for (int64_t j = 0; j < hidden; ++j) query.probs[j] = 0;
+  if (count % 2 != 0) query.probs[count] = 0;
+}
+
+// Adds probs times values of the keys from .. to - 1 to the sums of nq queries, for 16 * chunks
+// columns, the last 16 of them only as far as `width`. `from` is even; with one query, keys that it
+// does not see count as 0, with several all see all.
+template <DType dtype, int nq, int chunks>
+void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, int64_t from,
+               int64_t to, int64_t column, int64_t width) {
+  const Query<dtype>* queries = tile.queries + first;
+  typename V::F acc[nq][chunks];
+  for (int q = 0; q < nq; ++q) {
+    for (int c = 0; c < chunks; ++c) {
+      acc[q][c] = V::template Load<DType::kF32>(queries[q].sums + column + c * 16);
+    }
+  }
+  const auto n = [width](int c) { return c + 1 == chunks ? width : int64_t{16}; };
+  const int64_t stride = a.kv_row_stride;
+  const Element<dtype>* v = tile.v + column;
+  if constexpr (dtype == DType::kBF16) {
+    for (int64_t j = from; j < to; j += 2) {
+      const uint16_t* even = v + j * stride;
+      const uint16_t* odd = even + stride;
+      const bool has_even = nq > 1 || j >= queries[0].begin;
+      const bool has_odd = nq > 1 || j + 1 < queries[0].end;
+      typename V::P values[chunks];
+      for (int c = 0; c < chunks; ++c) {
+        values[c] = V::InterleavePairs(has_even ? even + c * 16 : nullptr,
+                                       has_odd ? odd + c * 16 : nullptr, n(c));
+      }
+      for (int q = 0; q < nq; ++q) {
+        const typename V::P pair = V::BroadcastPair(queries[q].probs + (j - tile.base));
+        for (int c = 0; c < chunks; ++c) acc[q][c] = V::MulAdd(acc[q][c], pair, values[c]);
+      }
+    }
+  } else {
+    if constexpr (nq == 1) {
+      from = std::max(from, queries[0].begin);
+      to = std::min(to, queries[0].end);
+    }
+    for (int64_t j = from; j < to; ++j) {
+      typename V::F values[chunks];
+      for (int c = 0; c < chunks; ++c) {
+        values[c] = V::template Load<dtype>(v + j * stride + c * 16, n(c));
+      }
+      for (int q = 0; q < nq; ++q) {
+        const typename V::F weight = V::Set(queries[q].probs[j - tile.base]);
+        for (int c = 0; c < chunks; ++c) acc[q][c] = V::Fma(weight, values[c], acc[q][c]);
+      }
+    }
+  }
+  for (int q = 0; q < nq; ++q) {
+    for (int c = 0; c < chunks; ++c) {
+      V::template Store<DType::kF32>(queries[q].sums + column + c * 16, acc[q][c], 16);
+    }
+  }
+}
+
+// All queries from `first` on, nq at a time.
+template <DType dtype, int nq, int chunks>
+void AddValuesOfAll(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, int64_t from,
+                    int64_t to, int64_t column, int64_t width) {
+  for (; first + nq <= tile.count; first += nq) {
+    AddValues<dtype, nq, chunks>(a, tile, first, from, to, column, width);
+  }
+  if constexpr (nq > 1) {
+    AddValuesOfAll<dtype, nq / 2, chunks>(a, tile, first, from, to, column, width);
+  }
+}
+
+// The chains over the keys for 16 * chunks columns: first what not all queries see, each alone,
+// then what all see, together, then the rest.
+template <DType dtype, int chunks>
+void ContextColumns(const AttentionArgs& a, const Tile<dtype>& tile, int64_t column,
+                    int64_t width) {
+  constexpr int64_t kKeys = 128;  // values that stay in the first-level cache
+  int64_t from = 0, to = tile.end;
+  for (int64_t q = 0; q < tile.count; ++q) {
+    from = std::max(from, (tile.queries[q].begin + 1) / 2 * 2);
+    to = std::min(to, tile.queries[q].end / 2 * 2);
+  }
+  to = std::max(from, to);
+  for (int64_t q = 0; q < tile.count; ++q) {
+    const int64_t begin = tile.queries[q].begin / 2 * 2, end = std::min(from, tile.queries[q].end);
+    if (begin < end) AddValues<dtype, 1, chunks>(a, tile, q, begin, end, column, width);
+  }
+  for (int64_t j = from; j < to; j += kKeys) {
+    AddValuesOfAll<dtype, V::kContextQueries, chunks>(a, tile, 0, j, std::min(to, j + kKeys),
+                                                      column, width);
+  }
+  for (int64_t q = 0; q < tile.count; ++q) {
+    const int64_t begin = std::max(to, tile.queries[q].begin / 2 * 2), end = tile.queries[q].end;
+    if (begin < end) AddValues<dtype, 1, chunks>(a, tile, q, begin, end, column, width);
+  }
+}
+
+// A row of scores or probs as the trace has it; values: those of the keys from `base` on.
+template <DType dtype, typename T>
+void RecordRow(const AttentionArgs& a, const Query<dtype>& query, void* target, const T* values,
+               int64_t base) {
+  if (target == nullptr) return;
+  using E = Element<dtype>;
+  const int64_t keys = a.first_key_count + a.rows - 1;
+  E* to = static_cast<E*>(target) + (query.head * a.rows + query.row) * keys;
+  std::memset(to, 0, static_cast<size_t>(keys) * sizeof(E));
+  const int64_t count = query.end - query.begin;
+  if constexpr (std::is_same_v<T, E>) {
+    std::memcpy(to + query.begin, values + (query.begin - base),
+                static_cast<size_t>(count) * sizeof(E));
+  } else {
+    Convert<DType::kF32, dtype>(values + (query.begin - base), to + query.begin, count);
+  }
+}
+
+template <DType dtype>
+__attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>& tile) {
+  using E = Element<dtype>;
+  const int64_t d = a.head_dim, padded_d = (d + 15) / 16 * 16;
+  tile.base = tile.queries[0].begin;
+  tile.end = 0;
+  for (int64_t q = 0; q < tile.count; ++q) {
+    tile.base = std::min(tile.base, tile.queries[q].begin);
+    tile.end = std::max(tile.end, tile.queries[q].end);
+  }
+  tile.base = tile.base / 16 * 16;
+  const int64_t keys = (tile.end - tile.base + 15) / 16 * 16;
+  const auto bytes = [&tile](int64_t n, size_t size) {
+    return static_cast<size_t>(tile.count * n) * size;
+  };
+  auto* scores = reinterpret_cast<float*>(Scratch<1>(bytes(keys, sizeof(float))));
+  auto* probs = reinterpret_cast<Prob<dtype>*>(Scratch<2>(bytes(keys, sizeof(Prob<dtype>))));
+  auto* sums = reinterpret_cast<float*>(Scratch<3>(bytes(padded_d, sizeof(float))));
+  std::memset(sums, 0, bytes(padded_d, sizeof(float)));
+  for (int64_t q = 0; q < tile.count; ++q) {
+    tile.queries[q].scores = scores + q * keys;
+    tile.queries[q].probs = probs + q * keys;
+    tile.queries[q].sums = sums + q * padded_d;
+  }
+  ScoreTile<dtype>(a, tile);
+  for (int64_t q = 0; q < tile.count; ++q) {
+    const Query<dtype>& query = tile.queries[q];
+    RecordRow<dtype>(a, query, a.scores, query.scores, tile.base);
+    SoftmaxKeys<dtype>(query, tile.base);
+    RecordRow<dtype>(a, query, a.probs, query.probs, tile.base);
+  }
+  int64_t i = 0;
+  for (; i + 64 <= d; i += 64) ContextColumns<dtype, 4>(a, tile, i, 16);
+  for (; i < d; i += 16) ContextColumns<dtype, 1>(a, tile, i, std::min<int64_t>(16, d - i));
+  for (int64_t q = 0; q < tile.count; ++q) {
+    const Query<dtype>& query = tile.queries[q];
+    E* out = static_cast<E*>(a.context) + (query.row * a.heads + query.head) * d;
+    Convert<DType::kF32, dtype>(query.sums, out, d);
+  }
+}
+
+// Tiles of the heads [head_begin, head_end) of one group and rows next to one another.
+template <DType dtype>
+void AttentionGroup(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
+                    int64_t row_end) {
+  using E = Element<dtype>;
+  const int64_t heads = head_end - head_begin, d = a.head_dim;
+  const int64_t kv = head_begin / (a.heads / a.kv_heads) * a.kv_head_stride;
+  const int64_t rows = std::max<int64_t>(1, Tile<dtype>::kQueries / heads);
+  for (int64_t first = row_begin; first < row_end; first += rows) {
+    Tile<dtype> tile;
+    tile.k = static_cast<const E*>(a.k) + kv;
+    tile.v = static_cast<const E*>(a.v) + kv;
+    for (int64_t row = first; row < std::min(row_end, first + rows); ++row) {
+      for (int64_t head = head_begin; head < head_end; ++head) {
+        const int64_t end = a.first_key_count + row;
+        const int64_t begin = a.window > 0 ? std::max<int64_t>(0, end - a.window) : 0;
+        tile.queries[tile.count++] = {static_cast<const E*>(a.q) + (row * a.heads + head) * d,
+                                      row,
+                                      head,
+                                      begin,
+                                      end,
+                                      nullptr,
+                                      nullptr,
+                                      nullptr};
+      }
+    }
+    AttentionTile<dtype>(a, tile);
+  }
+}
+
+void Attention(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
+               int64_t row_end) {
+  const FlushDenormals flush(a.dtype == DType::kBF16);
+  const int64_t group = a.heads / a.kv_heads;
+  WithDType(a.dtype, [&]<DType dtype>() {
+    int64_t head = head_begin;
+    while (head < head_end) {
+      const int64_t last =
+          std::min({head_end, (head / group + 1) * group, head + Tile<dtype>::kQueries});
+      AttentionGroup<dtype>(a, head, last, row_begin, row_end);
+      head = last;
+    }
+  });
+}
