@@ -110,6 +110,8 @@ void Run(const RunOptions& options) {
   Stream stream(tokenizer.has_value() && !options.json);
   std::optional<TextStream> text;
   if (tokenizer) text.emplace(*tokenizer);
+  std::optional<TextStream> text;
+  if (tokenizer) text.emplace(*tokenizer);
   std::vector<int64_t> output;
   std::string reason = "max_tokens";
   while (static_cast<int64_t>(output.size()) < options.max_tokens) {
@@ -128,6 +130,7 @@ void Run(const RunOptions& options) {
     }
     logits = &runtime.Forward(sequence, std::span(&output.back(), 1));
   }
+  if (text) stream.Add(text->Finish());
   if (text) stream.Add(text->Finish());
   const auto done = Clock::now();
   if (!options.json) {
