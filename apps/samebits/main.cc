@@ -17,9 +17,12 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   samebits::RegisterInspect(app, exit_code);
   samebits::RegisterRun(app, exit_code);
+  samebits::RegisterChat(app, exit_code);
+  samebits::RegisterTokenize(app, exit_code);
   samebits::RegisterTrace(app, exit_code);
   samebits::RegisterCheck(app, exit_code);
   samebits::RegisterDiff(app, exit_code);
+  samebits::RegisterCompletion(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

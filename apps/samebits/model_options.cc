@@ -1,22 +1,22 @@
 #include "apps/samebits/model_options.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <charconv>
 #include <cstdio>
-#include <span>
 
 #include "samebits/base/error.h"
-#include "samebits/text/chat.h"
 
 namespace samebits {
 
+CLI::Option* AddModelArgument(CLI::App& command, std::string& model) {
+  return command
+      .add_option("MODEL", model, "Hugging Face checkpoint folder, or a hub id in the local cache")
+      ->required();
+}
+
 void AddModelOptions(CLI::App& command, ModelOptions& options) {
-  command.add_option("MODEL", options.model, "Hugging Face checkpoint folder")->required();
-  command.add_option("PROMPT", options.prompt, "text; goes through the model's chat template");
-  command.add_option("--ids", options.ids, "token ids instead of text: 1,2,3");
-  command.add_flag("--raw", options.raw, "the prompt as it is, without the chat template");
+  AddModelArgument(command, options.model);
   command.add_option("--dtype", options.dtype,
                      "float32, bfloat16 or float16 (default: the checkpoint's)");
   command.add_option("--cpu", options.cpu,
@@ -69,41 +69,10 @@ std::vector<int64_t> ParseIds(const std::string& text) {
   return ids;
 }
 
-std::vector<int64_t> PromptIds(const ModelOptions& options, const ModelConfig& config,
-                               std::optional<Tokenizer>& tokenizer) {
-  if (!options.ids.empty() && !options.prompt.empty()) {
-    Fail(ErrorCode::kUsage, "give a prompt or --ids, not both");
+void FlushOutput() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    Fail(ErrorCode::kIo, "standard output: can not be written");
   }
-  if (options.ids.empty() && options.prompt.empty()) {
-    Fail(ErrorCode::kUsage, "give a prompt or --ids 1,2,3");
-  }
-  std::vector<int64_t> ids;
-  if (!options.ids.empty()) {
-    ids = ParseIds(options.ids);
-  } else {
-    if (!tokenizer) tokenizer = Tokenizer::Open(options.model);
-    ids =
-        tokenizer->Encode(options.raw ? options.prompt : FormatChat(options.model, options.prompt));
-  }
-  CheckIds(ids, config);
-  return ids;
-}
-
-const TensorView& Prefill(Runtime& runtime, Sequence& sequence, const std::vector<int64_t>& ids,
-                          int64_t chunk, Recorder* recorder) {
-  sequence.Plan(sequence.length() + static_cast<int64_t>(ids.size()));
-  const bool show = isatty(STDERR_FILENO) != 0;
-  const auto total = static_cast<int64_t>(ids.size());
-  const TensorView* logits = nullptr;
-  for (int64_t at = 0; at < total; at += chunk) {
-    const int64_t count = std::min(chunk, total - at);
-    if (show && total > chunk)
-      fmt::print(stderr, "\rreading the prompt: {} of {} tokens", at, total);
-    logits = &runtime.Forward(sequence, std::span(ids).subspan(at, count), recorder);
-  }
-  if (show && total > chunk) fmt::print(stderr, "\r\033[K");
-  SAMEBITS_CHECK(logits != nullptr, "a prompt has at least one token");
-  return *logits;
 }
 
 }  // namespace samebits

@@ -1,163 +1,150 @@
-// samebits run: continues a prompt.
+// samebits run: answers a prompt.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
+#include "apps/samebits/progress.h"
+#include "apps/samebits/prompt_options.h"
+#include "apps/samebits/sampling_options.h"
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
-#include "samebits/engine/sampler.h"
+#include "samebits/checkpoint/hub_cache.h"
+#include "samebits/engine/generate.h"
 
 namespace samebits {
 namespace {
 
 struct RunOptions {
   ModelOptions model;
-  SamplingOptions sampling;
-  int64_t max_tokens = 128;
+  PromptOptions prompt;
+  SamplingArguments sampling;
+  int64_t top_logprobs = 5;
   bool json = false;
 };
 
 using Clock = std::chrono::steady_clock;
 
-double Seconds(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
+// For the text beside the ids; ids alone are fine without one.
+void OpenOptional(const std::string& folder, std::optional<Tokenizer>& tokenizer) {
+  std::error_code ignored;
+  if (tokenizer || !std::filesystem::exists(folder + "/tokenizer.json", ignored)) return;
+  try {
+    tokenizer = Tokenizer::Open(folder);
+  } catch (const Error& error) {
+    fmt::print(stderr, "samebits: no text, only ids: {}\n", error.what());
+  }
 }
 
-// Prints text as far as its characters are complete.
-class Stream {
- public:
-  explicit Stream(bool show) : show_(show) {}
-  void Add(const std::string& bytes) {
-    text_ += bytes;
-    pending_ += bytes;
-    if (!show_) return;
-    const size_t complete = CompleteUtf8(pending_);
-    std::fwrite(pending_.data(), 1, complete, stdout);
-    std::fflush(stdout);
-    pending_.erase(0, complete);
-  }
-  void End() {
-    if (show_) fmt::print("{}\n", pending_);
-  }
-  const std::string& text() const { return text_; }
+Json TokenJson(int64_t id, double log_prob, const Tokenizer* tokenizer) {
+  Json json = {{"id", id}, {"logprob", log_prob}};
+  if (tokenizer != nullptr) json["token"] = tokenizer->IdToToken(id);
+  return json;
+}
 
- private:
-  bool show_;
-  std::string text_, pending_;
+Json LogProbsJson(const Generation& answer, const Tokenizer* tokenizer) {
+  Json list = Json::array();
+  for (size_t i = 0; i < answer.log_probs.size(); ++i) {
+    const LogProbs& probs = answer.log_probs[i];
+    Json entry = TokenJson(answer.ids[i], probs.chosen, tokenizer);
+    entry["top"] = Json::array();
+    for (const LogProb& other : probs.top) {
+      entry["top"].push_back(TokenJson(other.id, other.value, tokenizer));
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+Json SamplingJson(const GenerationOptions& options) {
+  const SamplingOptions& s = options.sampling;
+  return {{"temperature", s.temperature},
+          {"top_k", s.top_k},
+          {"top_p", s.top_p},
+          {"min_p", s.min_p},
+          {"seed", s.seed},
+          {"repetition_penalty", s.repetition_penalty},
+          {"max_tokens", options.max_tokens}};
+}
+
+double PerSecond(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+}
+
+struct Opened {
+  double load_s;
+  RuntimeOptions how;
 };
 
-// As transformers does: generation_config.json, where it names stop tokens, counts alone.
-std::vector<int64_t> StopIds(const std::string& folder, const ModelConfig& config) {
-  std::vector<int64_t> ids = config.eos_token_ids;
-  const std::string path = folder + "/generation_config.json";
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return ids;
-  const Json json = ParseJson(ReadTextFile(path, 1 << 20), path);
-  if (!json.is_object() || !HasField(json, "eos_token_id")) return ids;
-  const Json& eos = json["eos_token_id"];
-  ids.clear();
-  for (const Json& id : eos.is_array() ? eos : Json::array({eos})) {
-    if (!id.is_number_integer()) {
-      Fail(ErrorCode::kBadInput, "{}: eos_token_id: expected token ids, found {}", path,
-           Excerpt(eos));
-    }
-    ids.push_back(id.get<int64_t>());
-  }
-  return ids;
-}
-
-// What was printed must have arrived: a full disk is an error, too.
-void FlushOutput() {
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    Fail(ErrorCode::kIo, "standard output: can not be written");
-  }
-}
-
-void CheckSampling(const SamplingOptions& options) {  // CLI::Range lets NaN pass
-  if (std::isnan(options.temperature)) Fail(ErrorCode::kUsage, "--temperature: not a number");
-  if (std::isnan(options.top_p)) Fail(ErrorCode::kUsage, "--top-p: not a number");
+void PrintJson(const Prompt& prompt, const Generation& answer, const Tokenizer* tokenizer,
+               const GenerationOptions& options, const Opened& opened) {
+  const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
+  const Json json = {{"prompt_ids", prompt.ids},
+                     {"prompt", prompt.text.empty() ? Json(nullptr) : Json(prompt.text)},
+                     {"ids", answer.ids},
+                     {"text", tokenizer != nullptr ? Json(answer.text) : Json(nullptr)},
+                     {"logprobs", LogProbsJson(answer, tokenizer)},
+                     {"stop_reason", StopReasonName(answer.stop_reason)},
+                     {"dtype", ModelDTypeName(opened.how.dtype)},
+                     {"sampling", SamplingJson(options)},
+                     {"timings",
+                      {{"cpu", IsaName(opened.how.isa)},
+                       {"threads", opened.how.threads},
+                       {"load_s", opened.load_s},
+                       {"prefill_s", answer.prefill_s},
+                       {"prefill_tokens_per_s", PerSecond(prompt_tokens, answer.prefill_s)},
+                       {"decode_s", answer.decode_s},
+                       {"decode_tokens_per_s", PerSecond(answer.decode_steps, answer.decode_s)}}}};
+  fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 
 void Run(const RunOptions& options) {
-  CheckSampling(options.sampling);
   const auto start = Clock::now();
-  const Checkpoint checkpoint = Checkpoint::Open(options.model.model);
-  const Graph graph = BuildGraph(checkpoint.config());
-  const RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
-  std::optional<Tokenizer> tokenizer;
-  std::error_code ignored;
-  const std::vector<int64_t> prompt = PromptIds(options.model, checkpoint.config(), tokenizer);
-  if (!tokenizer && std::filesystem::exists(options.model.model + "/tokenizer.json", ignored)) {
-    try {  // for the text beside the ids; ids alone are fine
-      tokenizer = Tokenizer::Open(options.model.model);
-    } catch (const Error& error) {
-      fmt::print(stderr, "samebits: no text, only ids: {}\n", error.what());
-    }
-  }
-  const std::vector<int64_t> stop = StopIds(options.model.model, checkpoint.config());
+  const std::string folder = ResolveModel(options.model.model);
+  const Checkpoint checkpoint = Checkpoint::Open(folder);
+  const ModelConfig& config = checkpoint.config();
+  const Graph graph = BuildGraph(config);
+  const RuntimeOptions how = ChosenRuntime(options.model, config);
+  std::optional<Tokenizer> opened;
+  const Prompt prompt = ReadPrompt(options.prompt, folder, config, opened);
+  OpenOptional(folder, opened);
+  const Tokenizer* tokenizer = opened ? &*opened : nullptr;
+  GenerationOptions how_to_answer = ChosenGeneration(options.sampling, folder, config, tokenizer);
+  how_to_answer.chunk = options.model.chunk;
+  if (options.json) how_to_answer.top_log_probs = options.top_logprobs;
   Runtime runtime(graph, checkpoint, how);
   Sequence sequence = runtime.NewSequence();
-  const auto loaded = Clock::now();
-  const TensorView* logits = &Prefill(runtime, sequence, prompt, options.model.chunk);
-  const auto read = Clock::now();
+  ProgressLine progress;
+  PageIn(checkpoint, progress);
+  const double load_s = std::chrono::duration<double>(Clock::now() - start).count();
 
-  Stream stream(tokenizer.has_value() && !options.json);
-  std::optional<TextStream> text;
-  if (tokenizer) text.emplace(*tokenizer);
-  std::optional<TextStream> text;
-  if (tokenizer) text.emplace(*tokenizer);
-  std::vector<int64_t> output;
-  std::string reason = "max_tokens";
-  while (static_cast<int64_t>(output.size()) < options.max_tokens) {
-    const int64_t id = SampleToken(*logits, options.sampling, static_cast<int64_t>(output.size()));
-    output.push_back(id);
-    if (std::find(stop.begin(), stop.end(), id) != stop.end()) {
-      reason = "eos_token";
-      break;
-    }
-    if (text) stream.Add(text->Add(id));
-    if (!tokenizer && !options.json) fmt::print("{}{}", output.size() > 1 ? "," : "", id);
-    if (static_cast<int64_t>(output.size()) == options.max_tokens) break;
-    if (sequence.length() >= checkpoint.config().context_length) {
-      reason = "context";
-      break;
-    }
-    logits = &runtime.Forward(sequence, std::span(&output.back(), 1));
-  }
-  if (text) stream.Add(text->Finish());
-  if (text) stream.Add(text->Finish());
-  const auto done = Clock::now();
-  if (!options.json) {
-    if (tokenizer) {
-      stream.End();
+  GenerationEvents events;
+  events.prefill = [&](int64_t done, int64_t total) {
+    if (done < total && total > how_to_answer.chunk) {
+      progress.Show(done, total, "tokens of the prompt");
     } else {
-      fmt::print("\n");
+      progress.Clear();
     }
-    FlushOutput();
-    return;
+  };
+  if (!options.json) {
+    events.text = [](std::string_view text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fflush(stdout);
+    };
   }
-  const double decode = Seconds(read, done);
-  Json json = {
-      {"prompt_ids", prompt},
-      {"ids", output},
-      {"text", tokenizer ? Json(stream.text()) : Json(nullptr)},
-      {"finish_reason", reason},
-      {"dtype", ModelDTypeName(how.dtype)},
-      {"timings",
-       {{"cpu", IsaName(how.isa)},
-        {"threads", how.threads},
-        {"load_s", Seconds(start, loaded)},
-        {"prefill_s", Seconds(loaded, read)},
-        {"prefill_tokens_per_s", static_cast<double>(prompt.size()) / Seconds(loaded, read)},
-        {"decode_s", decode},
-        {"decode_tokens_per_s", static_cast<double>(output.size() - 1) / decode}}}};
-  fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+  const Generation answer =
+      Generate(runtime, sequence, prompt.ids, tokenizer, how_to_answer, events);
+  if (options.json) {
+    PrintJson(prompt, answer, tokenizer, how_to_answer, {load_s, how});
+  } else if (tokenizer != nullptr) {
+    fmt::print("\n");
+  } else {
+    fmt::print("{}\n", fmt::join(answer.ids, ","));
+  }
   FlushOutput();
 }
 
@@ -165,26 +152,18 @@ void Run(const RunOptions& options) {
 
 void RegisterRun(CLI::App& app, int&) {
   auto options = std::make_shared<RunOptions>();
-  CLI::App* command = app.add_subcommand("run", "continue a prompt");
+  CLI::App* command = app.add_subcommand("run", "answer a prompt");
   command->footer("Example: samebits run models/nano \"What is 17 + 25?\"");
   AddModelOptions(*command, options->model);
-  command->add_option("--max-tokens", options->max_tokens, "stop after so many tokens")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
-  command->add_option("--temperature", options->sampling.temperature, "0: greedy")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 1000.0));
-  command->add_option("--top-k", options->sampling.top_k, "only the k likeliest; 0: all")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+  AddPromptOptions(*command, options->prompt);
+  AddSamplingOptions(*command, options->sampling);
+  command->add_flag("--json", options->json,
+                    "one object with ids, text and log-probs; only `timings` differs between runs");
   command
-      ->add_option("--top-p", options->sampling.top_p,
-                   "only the likeliest that together reach this probability")
+      ->add_option("--top-logprobs", options->top_logprobs,
+                   "with --json: log-probs of so many likeliest tokens beside the chosen one's")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--seed", options->sampling.seed, "same seed, same tokens, on any machine")
-      ->capture_default_str();
-  command->add_flag("--json", options->json, "one object; only `timings` differs between two runs");
+      ->check(CLI::Range(0, 1000));
   command->callback([options] { Run(*options); });
 }
 

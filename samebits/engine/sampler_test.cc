@@ -216,5 +216,61 @@ TEST(Sampling, TopKFrequenciesAreRenormalised) {
   EXPECT_LT(ChiSquare({counts[2], counts[6], counts[4]}, p, kDraws), ChiSquareBound(2));
 }
 
+// min-p is a share of the likeliest token's probability: e^-1 = 0.37, e^-2 = 0.14 of it.
+TEST(Sampling, MinPKeepsWhatIsLikelyEnough) {
+  const std::vector<float> logits = {1, 3, 2, 0};
+  const auto drawn = [&](SamplingOptions options) {
+    options.temperature = 1;
+    return Drawn(logits, options);
+  };
+  EXPECT_EQ(drawn({.min_p = 0.4}), std::set<int64_t>{1});
+  EXPECT_EQ(drawn({.min_p = 0.3}), (std::set<int64_t>{1, 2}));
+  EXPECT_EQ(drawn({.min_p = 0.1}), (std::set<int64_t>{0, 1, 2}));
+  EXPECT_EQ(drawn({.min_p = 1}), std::set<int64_t>{1});
+  EXPECT_EQ(drawn({.min_p = 0}).size(), 4U);
+  // top-p sees the probabilities before min-p cuts: 0.64 + 0.24 + 0.09 reach 0.9 only with three.
+  EXPECT_EQ(drawn({.top_p = 0.9, .min_p = 0.3}), (std::set<int64_t>{1, 2}));
+}
+
+TEST(RepetitionPenalty, LowersWhatStandsInTheContext) {
+  const SamplingOptions options{.repetition_penalty = 2};
+  const auto pick = [&](const std::vector<float>& logits, const std::vector<int64_t>& context) {
+    return SampleToken(Logits(logits).view(), options, 0, context);
+  };
+  EXPECT_EQ(pick({3, 4, 1}, {}), 1);
+  EXPECT_EQ(pick({3, 4, 1}, {1}), 0);
+  EXPECT_EQ(pick({3, 4, 1}, {1, 1, 1, 1}), 0) << "a token counts once";
+  EXPECT_EQ(pick({3, 4, 2.5F}, {1, 0}), 2);
+  EXPECT_EQ(pick({-3, -4, -5}, {0}), 1) << "a negative logit is multiplied";
+  EXPECT_EQ(pick({3, 4, 1}, {-1, 3, 1000000}), 1) << "ids that the logits do not have";
+  EXPECT_EQ(SampleToken(Logits({3, 4, 1}).view(), {}, 0, std::vector<int64_t>{1}), 1) << "off";
+}
+
+TEST(LogProbs, AreTheLogarithmOfTheSoftmax) {
+  const std::vector<double> p = Softmax(kSpread, 1.0);
+  const Tensor logits = Logits(kSpread);
+  const LogProbs probs = TokenLogProbs(logits.view(), 4, 3);
+  // The bound of the header.
+  EXPECT_NEAR(probs.chosen, std::log(p[4]), 1e-6);
+  ASSERT_EQ(probs.top.size(), 3U);
+  EXPECT_EQ(probs.top[0].id, 2);
+  EXPECT_EQ(probs.top[1].id, 6);
+  EXPECT_EQ(probs.top[2].id, 4);
+  EXPECT_EQ(probs.top[2].value, probs.chosen);
+  EXPECT_NEAR(probs.top[0].value, std::log(p[2]), 1e-6);
+  EXPECT_EQ(TokenLogProbs(logits.view(), 0, 1000).top.size(), kSpread.size());
+  EXPECT_TRUE(TokenLogProbs(logits.view(), 0, 0).top.empty());
+}
+
+TEST(LogProbs, NanAndInfinities) {
+  const LogProbs nan = TokenLogProbs(Logits({kNan, 0, 0}).view(), 1, 3);
+  EXPECT_NEAR(nan.chosen, std::log(0.5), 1e-6);
+  EXPECT_EQ(nan.top[2].id, 0);
+  EXPECT_EQ(nan.top[2].value, -kInf);
+  const LogProbs infinite = TokenLogProbs(Logits({kInf, 0}).view(), 1, 2);
+  EXPECT_EQ(infinite.chosen, -kInf);
+  EXPECT_EQ(infinite.top[0].value, 0);
+}
+
 }  // namespace
 }  // namespace samebits

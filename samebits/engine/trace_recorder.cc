@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 namespace samebits {
 namespace {
 
@@ -19,11 +21,14 @@ std::map<std::string, std::string> Metadata(std::map<std::string, std::string> m
   return metadata;
 }
 
-std::vector<TraceWriter::Plan> Plans(const Graph& graph, DType dtype, int64_t tokens) {
+std::vector<TraceWriter::Plan> Plans(const Graph& graph, DType dtype, int64_t tokens,
+                                     const std::vector<std::string>& names) {
   std::vector<TraceWriter::Plan> plans;
   for (const Node& node : graph.nodes) {
     for (const std::string& name : node.outputs) {
-      plans.push_back({name, dtype, OutputShape(graph, node, name, tokens)});
+      const bool wanted =
+          names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+      if (wanted) plans.push_back({name, dtype, OutputShape(graph, node, name, tokens)});
     }
   }
   return plans;
@@ -33,9 +38,11 @@ std::vector<TraceWriter::Plan> Plans(const Graph& graph, DType dtype, int64_t to
 
 TraceRecorder::TraceRecorder(const std::string& path, const Graph& graph, DType dtype,
                              const std::vector<int64_t>& ids,
-                             std::map<std::string, std::string> metadata)
+                             std::map<std::string, std::string> metadata,
+                             const std::vector<std::string>& names)
     : tokens_(static_cast<int64_t>(ids.size())),
-      writer_(path, Metadata(std::move(metadata), dtype, ids), Plans(graph, dtype, tokens_)) {}
+      writer_(path, Metadata(std::move(metadata), dtype, ids),
+              Plans(graph, dtype, tokens_, names)) {}
 
 void TraceRecorder::Record(std::string_view name, const TensorView& rows, int64_t first_token) {
   const int64_t size = DTypeSize(rows.dtype);

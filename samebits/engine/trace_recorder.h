@@ -12,10 +12,13 @@ namespace samebits {
 
 class TraceRecorder : public Recorder {
  public:
-  // All outputs of the graph for the tokens `ids`. `metadata` is added to the MUST keys.
+  // The tensors `names` of the graph (empty: all) for the tokens `ids`. `metadata` is added to the
+  // MUST keys.
   TraceRecorder(const std::string& path, const Graph& graph, DType dtype,
-                const std::vector<int64_t>& ids, std::map<std::string, std::string> metadata);
+                const std::vector<int64_t>& ids, std::map<std::string, std::string> metadata,
+                const std::vector<std::string>& names = {});
 
+  bool Wants(std::string_view name) const override { return writer_.Has(name); }
   void Record(std::string_view name, const TensorView& rows, int64_t first_token) override;
   void Finish() { writer_.Finish(); }
 

@@ -117,5 +117,24 @@ TEST(CosSin, IsFarBeyondFp32) {
              std::log2(worst_relative));
 }
 
+// Against the C library in long double: at most 2 steps of fp64, over many magnitudes and near 1.
+TEST(NaturalLog, IsWithinTwoUlp) {
+  std::mt19937_64 random(7);
+  std::uniform_real_distribution<double> exponent(-1000, 1000), near(-0.01, 0.01);
+  double worst = 0;
+  for (int i = 0; i < 200000; ++i) {
+    const double x = i % 2 == 0 ? std::exp2(exponent(random)) : 1 + near(random);
+    const long double exact = std::log(static_cast<long double>(x));
+    if (exact == 0) {
+      EXPECT_EQ(NaturalLog(x), 0);
+      continue;
+    }
+    const double step = std::ldexp(1.0, std::ilogb(static_cast<double>(exact)) - 52);
+    worst = std::max(worst, std::fabs(static_cast<double>(NaturalLog(x) - exact)) / step);
+  }
+  EXPECT_LE(worst, 2) << "steps of fp64";
+  EXPECT_EQ(NaturalLog(1), 0);
+}
+
 }  // namespace
 }  // namespace samebits

@@ -46,7 +46,15 @@ class HostileTest : public testing::Test {
                          {"torch_dtype", "bfloat16"}, {"eos_token_id", 495}};
     Write("config.json", config.dump());
     fs::copy_file(SAMEBITS_SOURCE_DIR "/models/nano/tokenizer.json", model() + "/tokenizer.json");
-    Write("tokenizer_config.json", "{}");
+    fs::copy_file(SAMEBITS_SOURCE_DIR "/models/nano/tokenizer_config.json",
+                  model() + "/tokenizer_config.json");
+    Write("generation_config.json",
+          R"({"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.1,
+              "repetition_penalty": 1.1, "eos_token_id": [495, 494], "max_new_tokens": 2})");
+    Write(
+        "chat.json",
+        R"({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b\u00e9"},
+              {"role": "assistant", "content": "c"}], "tools": [{"name": "f"}], "x": 1.5})");
     std::vector<TensorSpec> tensors;
     std::mt19937 random(1);
     for (const ExpectedTensor& t : ExpectedTensors(ParseModelConfig(config.dump(), "config"))) {
@@ -118,6 +126,12 @@ class HostileTest : public testing::Test {
   // And the one that reads a tokenizer.
   Arguments TextCommand() const {
     return {"run", model(), "1 + 1", "--raw", "--max-tokens", "2", "--threads", "1"};
+  }
+  // Those that read the template, the chat and the defaults of generation.
+  std::vector<Arguments> ChatCommands() const {
+    return {{"tokenize", model(), "--chat", folder_ / "chat.json", "--json"},
+            {"run", model(), "1 + 1", "--max-tokens", "2", "--threads", "1"},
+            {"run", model(), "--chat", folder_ / "chat.json", "--json", "--threads", "1"}};
   }
   std::vector<Arguments> TraceCommands() {
     if (!fs::exists(work_ / "good")) fs::copy_file(trace(), work_ / "good");
@@ -241,6 +255,34 @@ TEST_F(HostileTest, EditedTokenizer) {
   }
   EXPECT_GT(refused_, runs_ / 4);
 }
+TEST_F(HostileTest, ChatFiles) {
+  RunTruncated("chat.json", {ChatCommands()[0], ChatCommands()[2]});
+  RunRandom("chat.json", {ChatCommands()[0], ChatCommands()[2]});
+  RunDamaged("chat.json", {ChatCommands()[0]}, kEdits, EditText);
+}
+TEST_F(HostileTest, GenerationConfig) {
+  const std::vector<Arguments> commands = {ChatCommands()[1], ChatCommands()[2]};
+  RunTruncated("generation_config.json", commands);
+  RunRandom("generation_config.json", commands);
+  RunDamaged("generation_config.json", commands, kEdits, EditText);
+}
+TEST_F(HostileTest, TokenizerConfig) {
+  RunTruncated("tokenizer_config.json", ChatCommands());
+  RunRandom("tokenizer_config.json", ChatCommands());
+}
+// A template may be any text, so that nothing need be refused here.
+TEST_F(HostileTest, ChatTemplates) {
+  const Json config = ParseJson(Read("tokenizer_config.json"), "tokenizer_config.json");
+  const auto chat_template = config["chat_template"].get<std::string>();
+  std::mt19937 random(11);
+  for (int i = 0; i < kEdits; ++i) {
+    Write("chat_template.jinja",
+          i % 6 == 5 ? RandomBytes(random) : EditText(chat_template, random));
+    RunHostile(ChatCommands()[static_cast<size_t>(i) % 3], fmt::format("template, damage {}", i));
+  }
+  EXPECT_GT(refused_, 0);
+}
+
 TEST_F(HostileTest, EditedIndex) {
   Shard();
   RunDamaged("model.safetensors.index.json", ModelCommands(), kEdits, EditText);

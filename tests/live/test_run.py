@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 WRONG = [
     (["--ids", ""], "give a prompt or --ids 1,2,3"),
@@ -18,9 +20,8 @@ WRONG = [
     (["--ids", "99999999999999999999"], "--ids: expected 1,2,3"),
     (["--ids", "1,496"], "token id 496: expected 0 to 495 (vocab_size - 1)"),
     (["--ids", ",".join(["1"] * 1025)], "1025 tokens: the model's context ends at 1024"),
-    (["text", "--ids", "1"], "give a prompt or --ids, not both"),
+    (["text", "--ids", "1"], "give a prompt or --ids or --chat, not more than one"),
     ([""], "give a prompt or --ids 1,2,3"),
-    (["gr\u00fcn"], "beyond ASCII"),
     (["--ids", "1", "--dtype", "int8"], "--dtype int8: expected float32, bfloat16 or float16"),
     (["--ids", "1", "--cpu", "z80"], "--cpu z80: expected native"),
     (["--ids", "1", "--threads", "-2"], "--threads -2: expected 1 to 1024"),
@@ -134,12 +135,41 @@ def test_only_timings_differ(
         assert {"cpu", "threads", "prefill_tokens_per_s", "decode_tokens_per_s"} <= set(timings)
         reports.append(report)
     assert all(report == reports[0] for report in reports)
-    assert set(reports[0]) == {"dtype", "finish_reason", "ids", "prompt_ids", "text"}
+    keys = {"dtype", "ids", "logprobs", "prompt", "prompt_ids", "sampling", "stop_reason", "text"}
+    assert set(reports[0]) == keys
     assert reports[0]["dtype"] == dtype
     if sampling:
         kept = sampling[: sampling.index("--seed")] if "--seed" in sampling else sampling
         other = samebits_program.json("run", nano, QUESTION, "--dtype", dtype, *kept, "--seed", "8")
         assert other["ids"] != reports[0]["ids"]
+
+
+def test_logprobs_are_those_of_the_logits(
+    samebits_program: Any, nano: Path, tmp_path: Path
+) -> None:
+    """The logits of the trace of prompt and answer, log softmax in fp64. 1e-6: sampler.h."""
+    report = samebits_program.json(
+        "run", nano, QUESTION, "--dtype", "float32", "--top-logprobs", 7, "--temperature", 3,
+        "--repetition-penalty", 1.5, "--seed", 3, "--max-tokens", 8,
+    )  # fmt: skip
+    ids = report["prompt_ids"] + report["ids"]
+    path = tmp_path / "logits.safetensors"
+    joined = ",".join(map(str, ids))
+    done = samebits_program(
+        "trace", nano, "--ids", joined, "--dtype", "float32", "--nodes", "lm_head", "-o", path
+    )
+    assert done.returncode == 0, done.stderr
+    logits = load_file(path)["lm_head"].astype(np.float64)[len(report["prompt_ids"]) - 1 : -1]
+    expected = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1))[:, None]
+    expected -= logits.max(-1, keepdims=True)
+    assert len(report["logprobs"]) == len(report["ids"]) > 1
+    for row, entry, chosen in zip(expected, report["logprobs"], report["ids"], strict=True):
+        assert entry["id"] == chosen
+        assert abs(entry["logprob"] - row[chosen]) < 1e-6
+        order = np.argsort(-row, kind="stable")[:7]
+        assert [other["id"] for other in entry["top"]] == order.tolist()
+        for other in entry["top"]:
+            assert abs(other["logprob"] - row[other["id"]]) < 1e-6
 
 
 def test_traces_have_the_same_bytes_but_for_the_header(
@@ -160,13 +190,13 @@ def test_text_is_streamed_as_in_the_report(samebits_program: Any, nano: Path) ->
     report = samebits_program.json("run", nano, QUESTION)
     assert done.returncode == 0
     assert done.stdout == report["text"] + "\n"
-    assert report["finish_reason"] == "eos_token"
+    assert report["stop_reason"] == "eos_token"
 
 
 def test_the_end_of_the_context(samebits_program: Any, nano: Path) -> None:
     ids = ",".join(["17"] * 1022)
     report = samebits_program.json("run", nano, "--ids", ids, "--temperature", "1000", "--seed", 1)
-    assert report["finish_reason"] == "context"
+    assert report["stop_reason"] == "context"
     assert len(report["ids"]) == 3  # two more fit in, and the last needs no place
 
 

@@ -26,8 +26,13 @@ TEXTS = [
     "What is the capital of Japan?\nA: Tokyo.\nQ: What is the capital of Spain?\nA:",
     "Once upon a time, in a small village at the foot of a mountain, there lived an old clockmaker "
     "who had never seen the sea, although he dreamed about it every single night of his long life.",
+    "Écris une phrase sur l'été à Nîmes, s'il te plaît. \u0028naïve façade\u0029",
+    "Zähle drei Städte auf, die an der Donau liegen.",
+    "What does 你好,世界! mean in English?",
+    "Write a haiku about rain 🌧️ and a cat 🐈\u200d⬛.",
+    "List three prime numbers,\r\n\tone a line:\n\n",
 ]
-TOKENS = 32
+TOKENS = 64
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +44,47 @@ def joined(ids: list[int]) -> str:
     return ",".join(map(str, ids))
 
 
-def test_greedy_tokens_in_float32(smollm2: Path, tokenizer: Any, samebits_program: Any) -> None:
+def test_greedy_answers_in_float32(smollm2: Path, tokenizer: Any, samebits_program: Any) -> None:
+    """Text in, text out: the template, the tokenizer, 64 greedy tokens and their text."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         smollm2, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     for text in TEXTS:
-        ids = tokenizer.encode(text, add_special_tokens=False)[:TOKENS]
-        assert len(ids) == TOKENS
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
         with torch.no_grad():
-            expected = model.generate(
-                torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=2
-            )[0, TOKENS:].tolist()
+            generated = model.generate(
+                torch.tensor([chat]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=2
+            )
+        expected = generated[0, len(chat) :].tolist()
         report = samebits_program.json(
-            "run", smollm2, "--ids", joined(ids), "--dtype", "float32", "--max-tokens", TOKENS
+            "run", smollm2, text, "--dtype", "float32", "--temperature", 0, "--max-tokens", TOKENS
         )  # fmt: skip
+        assert report["prompt_ids"] == chat, text
         assert report["ids"] == expected, text
         assert report["text"] == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_repetition_penalty(smollm2: Path, tokenizer: Any, samebits_program: Any) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    ids = tokenizer.encode(TEXTS[4])
+    answers = []
+    for penalty in (1.0, 1.3):
+        with torch.no_grad():
+            generated = model.generate(
+                torch.tensor([ids]), max_new_tokens=24, do_sample=False, pad_token_id=2,
+                repetition_penalty=penalty,
+            )  # fmt: skip
+        answers.append(generated[0, len(ids) :].tolist())
+        report = samebits_program.json(
+            "run", smollm2, TEXTS[4], "--raw", "--dtype", "float32", "--max-tokens", 24,
+            "--temperature", 0, "--repetition-penalty", penalty,
+        )  # fmt: skip
+        assert report["ids"] == answers[-1]
+    assert answers[0] != answers[1]
 
 
 def test_transformers_bfloat16_trace(
