@@ -76,7 +76,8 @@ void TakeSpecialTokens(const OrderedJson& config, OrderedJson& tokens) {
 }
 
 OrderedJson ReadObject(const std::string& path) {
-  OrderedJson json = ParseOrderedJson(ReadTextFile(path, kMaxConfigBytes), path, true);
+  // Not as a chat is read: model_max_length may be an integer of 31 digits.
+  OrderedJson json = ParseJson(ReadTextFile(path, kMaxConfigBytes), path);
   if (!json.is_object()) Fail(ErrorCode::kBadInput, "{}: expected a JSON object", path);
   return json;
 }
