@@ -77,7 +77,9 @@ def escaped(text: str) -> str:
 
 
 def main() -> None:
-    print(f"// Made by tools/make_jinja_tables.py, Unicode {unicodedata.unidata_version}. Do not edit.")
+    print(
+        f"// Made by tools/make_jinja_tables.py, Unicode {unicodedata.unidata_version}. Do not edit."
+    )
     print("// clang-format off")
     print('#include "samebits/jinja/unicode_tables.h"\n')
     print("namespace samebits::jinja::tables {\n")

@@ -203,7 +203,11 @@ Value SliceText(Runtime& runtime, const Str& text, const Range& range) {
 }  // namespace
 
 Value GetAttribute(Runtime& runtime, const Value& object, std::string_view name) {
-  if (object.IsUndefined()) runtime.UseOfUndefined(object);
+  // What every object of Python has, an undefined one has too.
+  const bool is_undefined = object.IsUndefined();
+  if (is_undefined && FindMethod(object, name) != MethodKind::kUnsafe) {
+    runtime.UseOfUndefined(object);
+  }
   bool found = false;
   Value value = PythonAttribute(runtime, object, name, found);
   if (found) return value;
@@ -250,7 +254,8 @@ Value GetSlice(Runtime& runtime, const Value& object, const Value& start, const 
       break;
   }
   if (!object.IsList() && !object.IsTuple()) {
-    runtime.Fail("'{}' object can't be sliced", TypeName(object));
+    // For a constant jinja2's optimizer makes Undefined of the error.
+    runtime.Unsupported("a slice of a {}", TypeName(object));
   }
   const auto& items = object.AsSequence().items;
   const Range range = Indices(runtime, start, stop, step, static_cast<int64_t>(items.size()));

@@ -260,14 +260,12 @@ Value Truncate(Runtime& runtime, const Value& value, const Arguments& arguments)
   const int64_t leeway = given.Set(3) ? given.Int(3, 5) : 5;
   if (length < end_length) runtime.Fail("truncate: a length of {} below {}", length, end_length);
   if (leeway < 0) runtime.Fail("truncate: a negative leeway");
-  if (!value.IsString()) {
-    if (value.IsUndefined()) return value;
-    runtime.Fail("truncate: expected a str, found {}", TypeName(value));
-  }
+  // Anything of a length is given back when it is short enough.
+  const int64_t present = Length(runtime, value);
+  if (present <= length || present - length <= leeway) return value;
+  if (!value.IsString()) runtime.Fail("truncate: expected a str, found {}", TypeName(value));
   RefuseMarkup(runtime, value, "truncate");
   const Str& text = value.AsString();
-  // Both are at most as long as a string can be, or the comparison is already decided.
-  if (text.length <= length || text.length - length <= leeway) return value;
   std::string part = text.bytes.substr(0, ByteOfCharacter(text.bytes, length - end_length));
   if (!given.Truth(1, false)) {
     if (const size_t space = part.rfind(' '); space != std::string::npos) part.resize(space);

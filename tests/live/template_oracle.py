@@ -74,9 +74,7 @@ def ours(entries: list[Entry]) -> list[Entry]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(entries, file)
         file.flush()
-        done = subprocess.run(
-            [RENDERER, file.name], capture_output=True, check=False, timeout=600
-        )
+        done = subprocess.run([RENDERER, file.name], capture_output=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
     results = json.loads(done.stdout)
     assert len(results) == len(entries)
@@ -183,7 +181,7 @@ def conversations() -> dict[str, Any]:
         "empty content": [message("system", ""), message("user", "")],
         "empty answer": [user, message("assistant", ""), user],
         "long": [message("user", "word " * 2000)],
-        "quotes": [message("user", "it's \"quoted\" \\ back \\n slash")],
+        "quotes": [message("user", 'it\'s "quoted" \\ back \\n slash')],
         "parts": [system, parts],
         "image": [image],
         "parts of a system": [message("system", [{"type": "text", "text": "S"}]), user],
