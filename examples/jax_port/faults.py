@@ -23,6 +23,10 @@ class Bug:
     variants: dict[str, str]
     dtypes: tuple[str, ...] = BOTH  # where it changes a value
     needs_bias: bool = False
+    # Other parts of a model that it needs: "qk_norm", "window", "no window", "scaling" of the
+    # rotary embedding, "yarn"; and of single variants.
+    needs: str = ""
+    variant_needs: dict[str, str] = field(default_factory=dict)
     values: bool = False
     casts_weights: bool = False  # visible in the embedding where the checkpoint is wider
 
@@ -76,7 +80,14 @@ BUGS: dict[str, Bug] = {
         values=True,
     ),
     "norm-weight-plus-one": Bug(
-        "(1 + w) in the norms, Gemma's convention", {"default": "{L}.input_layernorm"}
+        "(1 + w) in the norms, Gemma's convention; or (qk) in q_norm and k_norm alone",
+        {"default": "{L}.input_layernorm", "qk": "{L}.self_attn.q_norm"},
+        variant_needs={"qk": "qk_norm"},
+    ),
+    "qk-norm-missing": Bug(
+        "q and k are rotated as they are projected",
+        {"default": "{L}.self_attn.q_norm"},
+        needs="qk_norm",
     ),
     "rope-theta": Bug(
         "a base of its own: 10000, or the value given",
@@ -90,6 +101,16 @@ BUGS: dict[str, Bug] = {
     "rope-rotation-direction": Bug(
         "rotates the other way: (x2, -x1) for (-x2, x1), or (sin) a table of -sin",
         {"rotate": "{L}.self_attn.q_rope", "sin": "model.rotary.sin"},
+    ),
+    "rope-position-offset": Bug("positions count from 1", {"1": "model.rotary.cos"}, values=True),
+    "rope-missing": Bug("no rotation", {"default": "{L}.self_attn.q_rope"}),
+    "rope-scaling-missing": Bug(
+        "rope_scaling is not read: the frequencies of theta alone",
+        {"default": "model.rotary.cos"},
+        needs="scaling",
+    ),
+    "rope-attention-factor": Bug(
+        "yarn's factor of cos and sin left out", {"default": "model.rotary.cos"}, needs="yarn"
     ),
     "attention-scale": Bug(
         "no scale, or 1/sqrt(hidden_size), or the scale applied twice",
@@ -106,6 +127,23 @@ BUGS: dict[str, Bug] = {
     "mask-offset": Bug(
         "a token does not see itself, or (next) sees the next one",
         {"self": "{L}.self_attn.probs", "next": "{L}.self_attn.probs"},
+    ),
+    "window-missing": Bug(
+        "sliding_window is not read", {"default": "{L}.self_attn.probs"}, needs="window"
+    ),
+    "window-off-by-one": Bug(
+        "a window that is wider or narrower by one",
+        {"1": "{L}.self_attn.probs", "-1": "{L}.self_attn.probs"},
+        needs="window",
+    ),
+    "window-size": Bug(
+        "a window of its own, in layers that have none, too",
+        {"5": "{L}.self_attn.probs"},
+        values=True,
+    ),
+    "residual-source": Bug(
+        "the residual is the normalised input, in front of attention or of the MLP",
+        {"attention": "{L}.attn_residual", "mlp": "{L}"},
     ),
     "activation": Bug(
         "GELU (erf), GELU (tanh) or ReLU for SiLU",

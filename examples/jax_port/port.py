@@ -1,4 +1,4 @@
-"""Qwen2 and Llama in JAX, as somebody would write it who ports a model from PyTorch.
+"""Qwen2, Qwen3, Llama and Mistral in JAX, as somebody would write it who ports a model from PyTorch.
 
     python examples/jax_port/port.py --model DIR --ids 1,2,3 --dtype bfloat16 -o port.safetensors
     python examples/jax_port/port.py ... --bug weight-not-transposed --layers 0,3
@@ -67,17 +67,65 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
 class Config:
     def __init__(self, folder: Path) -> None:
         raw = json.loads((folder / "config.json").read_text())
-        if raw["model_type"] not in ("qwen2", "llama"):
+        if raw["model_type"] not in ("qwen2", "qwen3", "llama", "mistral"):
             raise SystemExit(f"{folder}: model_type {raw['model_type']!r} was not ported")
-        rope = raw.get("rope_parameters") or {}
+        rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
         self.layers: int = raw["num_hidden_layers"]
         self.hidden: int = raw["hidden_size"]
         self.heads: int = raw["num_attention_heads"]
         self.kv_heads: int = raw.get("num_key_value_heads") or self.heads
         self.head_dim: int = raw.get("head_dim") or self.hidden // self.heads
         self.eps: float = raw.get("rms_norm_eps", 1e-6)
-        self.theta: float = raw.get("rope_theta") or rope.get("rope_theta", 10000.0)
+        self.theta: float = rope.get("rope_theta") or raw.get("rope_theta", 10000.0)
+        self.rope: dict[str, Any] = rope
+        self.rope_type: str = rope.get("rope_type") or rope.get("type", "default")
+        self.positions: int = raw.get("max_position_embeddings", 2048)
+        self.windows = [self._window(raw, n) for n in range(self.layers)]
+        self.qk_norm: bool = raw["model_type"] == "qwen3"
         self.tied: bool = raw.get("tie_word_embeddings", False)
+
+    @staticmethod
+    def _window(raw: dict[str, Any], layer: int) -> int:
+        """Tokens that a token sees, itself included; 0: all."""
+        if raw["model_type"] == "mistral":
+            return raw.get("sliding_window", 4096) or 0
+        used = raw.get("use_sliding_window", False) and layer >= raw.get("max_window_layers", 28)
+        return (raw.get("sliding_window") or 0) if used else 0
+
+    def frequencies(self, theta: float, tokens: int, kind: str) -> tuple[np.ndarray, float]:
+        """Inverse frequencies in float32, and the factor of cos and sin."""
+        size, rope = self.head_dim, self.rope
+        factor = float(rope.get("factor", 1))
+        if kind == "dynamic":
+            length = max(tokens, self.positions)
+            stretch = factor * length / self.positions - (factor - 1)
+            theta = theta * stretch ** (size / (size - 2))
+        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+        power = np.power(np.float32(theta), exponents)
+        inverse = np.float32(1) / power
+        original = rope.get("original_max_position_embeddings", self.positions)
+        if kind == "linear":
+            return inverse / np.float32(factor), 1.0
+        if kind == "llama3":
+            low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+            length = np.float32(2 * math.pi) / inverse
+            smooth = (np.float32(original) / length - np.float32(low)) / np.float32(high - low)
+            between = (1 - smooth) * inverse / np.float32(factor) + smooth * inverse
+            scaled = np.where(length > original / low, inverse / np.float32(factor), between)
+            return np.where(length < original / high, inverse, scaled), 1.0
+        if kind == "yarn":
+
+            def place(turns: float) -> float:
+                return size * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+            low = max(math.floor(place(rope.get("beta_fast") or 32)), 0)
+            high = min(math.ceil(place(rope.get("beta_slow") or 1)), size - 1)
+            places = np.arange(size // 2, dtype=np.float32)
+            ramp = np.clip((places - low) / np.float32(high - low or 0.001), 0, 1)
+            slow = np.float32(1) / (np.float32(factor) * power)
+            scale = rope.get("attention_factor") or 0.1 * math.log(factor) + 1
+            return slow * ramp + inverse * (1 - ramp), scale
+        return inverse, 1.0
 
 
 # ---- the model ------------------------------------------------------------------------------
@@ -158,11 +206,14 @@ class Model:
         eps = self.config.eps
         if value := self.plan.bug("norm-eps", layer):
             eps = (1e-5 if eps == 1e-6 else 1e-6) if value == "default" else float(value)
-        if self.plan.bug("norm-weight-plus-one", layer):
+        plus_one = self.plan.bug("norm-weight-plus-one", layer)
+        if plus_one == "default" or (plus_one == "qk" and module.endswith(("q_norm", "k_norm"))):
             weight = 1 + weight
         if self.plan.bug("norm-low-precision", layer):
             variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
             return tap(module, x * jax.lax.rsqrt(variance + eps) * weight)
+        if module.endswith(("q_norm", "k_norm")) and self.plan.bug("qk-norm-missing", layer):
+            return tap(module, x)
         x32 = f32(x)
         variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         normed = x32 * jax.lax.rsqrt(variance + eps)
@@ -172,25 +223,30 @@ class Model:
 
     def rotary(self, tokens: int) -> tuple[Array, Array]:
         """cos and sin [T, D]."""
-        theta, size = self.config.theta, self.config.head_dim
+        theta = self.config.theta
         if value := self.plan.bug("rope-theta"):
             theta = float(value)
-        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-        inverse = np.float32(1) / np.power(np.float32(theta), exponents)
-        angles = jnp.arange(tokens, dtype=jnp.float32)[:, None] * inverse
+        kind = "default" if self.plan.bug("rope-scaling-missing") else self.config.rope_type
+        inverse, scale = self.config.frequencies(theta, tokens, kind)
+        if self.plan.bug("rope-attention-factor"):
+            scale = 1.0
+        offset = int(self.plan.bug("rope-position-offset") or 0)
+        angles = (jnp.arange(tokens, dtype=jnp.float32) + offset)[:, None] * inverse
         if self.plan.bugs.get("rope-interleaved") == "tables":
             both = jnp.repeat(angles, 2, axis=-1)
         else:
             both = jnp.concatenate([angles, angles], axis=-1)
-        sine = jnp.sin(both)
+        cosine, sine = jnp.cos(both) * jnp.float32(scale), jnp.sin(both) * jnp.float32(scale)
         if self.plan.bugs.get("rope-rotation-direction") == "sin":
             sine = -sine
-        cos = tap("model.rotary.cos", self.cast(jnp.cos(both)))  # round
+        cos = tap("model.rotary.cos", self.cast(cosine))  # round
         return cos, tap("model.rotary.sin", self.cast(sine))  # round
 
     def rope(self, name: str, x: Array, cos: Array, sin: Array) -> Array:
         """x [T, heads, D]."""
         layer = layer_of(name)
+        if self.plan.bug("rope-missing", layer):
+            return tap(name, x)
         cos, sin = cos[:, None, :], sin[:, None, :]
         if self.plan.bug("rope-rotation-direction", layer) == "rotate":
             rotated = -rotate_half(x)
@@ -233,6 +289,11 @@ class Model:
         if self.plan.bug("mask-missing", layer):
             diagonal = tokens
         seen = jnp.tril(jnp.ones((tokens, tokens), bool), diagonal)
+        window = 0 if layer is None else self.config.windows[layer]
+        window += int(self.plan.bug("window-off-by-one", layer) or 0)
+        window = int(self.plan.bug("window-size", layer) or window)
+        if window and not self.plan.bug("window-missing", layer):
+            seen &= jnp.triu(jnp.ones((tokens, tokens), bool), 1 - window)
         # The lowest finite number, not -inf: a row that sees nothing spreads evenly, without NaN.
         masked = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
         if self.plan.bug("softmax-low-precision", layer):
@@ -244,6 +305,8 @@ class Model:
         q = self.linear(f"{name}.q_proj", x).reshape(tokens, c.heads, c.head_dim)
         k = self.linear(f"{name}.k_proj", x).reshape(tokens, c.kv_heads, c.head_dim)
         v = self.linear(f"{name}.v_proj", x).reshape(tokens, c.kv_heads, c.head_dim)
+        if c.qk_norm:  # head by head
+            q, k = self.rms_norm(f"{name}.q_norm", q), self.rms_norm(f"{name}.k_norm", k)
         q = self.rope(f"{name}.q_rope", q, cos, sin)
         k = self.rope(f"{name}.k_rope", k, cos, sin)
         groups = c.heads // c.kv_heads
@@ -295,9 +358,12 @@ class Model:
             layer = f"model.layers.{n}"
             normed = self.rms_norm(f"{layer}.input_layernorm", x)
             attended = self.attention(layer, normed, cos, sin)
-            middle = tap(f"{layer}.attn_residual", self.add(x, attended))
+            wrong = self.plan.bug("residual-source", n)
+            before = normed if wrong == "attention" else x
+            middle = tap(f"{layer}.attn_residual", self.add(before, attended))
             normed = self.rms_norm(f"{layer}.post_attention_layernorm", middle)
-            x = tap(layer, self.add(middle, self.mlp(layer, normed)))
+            before = normed if wrong == "mlp" else middle
+            x = tap(layer, self.add(before, self.mlp(layer, normed)))
         return self.linear("lm_head", self.rms_norm("model.norm", x))
 
 
@@ -347,7 +413,7 @@ def run(folder: Path, ids: list[int], dtype: str, plan: Plan, out: Path) -> Arra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A JAX port of Qwen2 and Llama that writes traces")
+    parser = argparse.ArgumentParser(description="A JAX port of four families that writes traces")
     parser.add_argument("--model", type=Path, help="Hugging Face folder")
     parser.add_argument("--ids", help="token ids: 1,2,3")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")

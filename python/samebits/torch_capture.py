@@ -4,7 +4,7 @@ Module outputs come from forward hooks. Inside attention there are no modules: t
 function is entered in transformers' attention registry that does what the models'
 eager_attention_forward does, operation for operation (tests compare the logits bit for bit). Left
 out: sdpa and flash attention (they have no scores), batches, decoding with a cache, architectures
-other than Qwen2 and Llama.
+other than Llama, Mistral, Qwen2 and Qwen3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from samebits.trace import Recorder, tap
 
-SUPPORTED = ("qwen2", "llama")
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 _REGISTRY_NAME = "samebits_recording_eager"
 
 Hook = Callable[..., None]
@@ -135,6 +135,9 @@ def _add_hooks(model: Any, stack: ExitStack) -> None:
             after(getattr(layer, part), _output_hook(f"{name}.{part}"))
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
             after(getattr(layer.self_attn, part), _output_hook(f"{name}.self_attn.{part}"))
+        for part in ("q_norm", "k_norm"):  # Qwen3
+            if hasattr(layer.self_attn, part):
+                after(getattr(layer.self_attn, part), _output_hook(f"{name}.self_attn.{part}"))
         for part in ("gate_proj", "up_proj", "down_proj"):
             after(getattr(layer.mlp, part), _output_hook(f"{name}.mlp.{part}"))
         after(layer.mlp.act_fn, _output_hook(f"{name}.mlp.act"))
@@ -143,6 +146,13 @@ def _add_hooks(model: Any, stack: ExitStack) -> None:
         after(layer, _output_hook(name))
     after(model.model.norm, _output_hook("model.norm"))
     after(model.lm_head, _output_hook("lm_head"))
+
+
+def _forget_lengths(rotary: Any) -> None:
+    """Dynamic rope scaling keeps the frequencies of the longest text so far: as if there was none."""
+    if rotary.rope_type == "dynamic":
+        rotary.register_buffer("inv_freq", rotary.original_inv_freq.clone(), persistent=False)
+        rotary.max_seq_len_cached = rotary.original_max_seq_len
 
 
 def capture(
@@ -185,5 +195,6 @@ def capture(
             )
         )
         _add_hooks(model, stack)
+        _forget_lengths(model.model.rotary_emb)
         model.eval()
         model(ids, use_cache=False)

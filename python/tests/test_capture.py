@@ -28,10 +28,10 @@ SIZES = {
 
 def make_model(family: str, dtype: Any, attention: str = "eager") -> Any:
     torch.manual_seed(0)
-    if family == "qwen2":
-        model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES))
-    else:
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    name = {"qwen2": "Qwen2", "llama": "Llama", "qwen3": "Qwen3", "mistral": "Mistral"}[family]
+    more = {"qwen3": {"head_dim": D}, "mistral": {"sliding_window": 7}}.get(family, {})
+    config = getattr(transformers, f"{name}Config")(**SIZES, **more)
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
     model.set_attn_implementation(attention)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -39,7 +39,7 @@ def make_model(family: str, dtype: Any, attention: str = "eager") -> Any:
     return model.to(dtype).eval()
 
 
-def expected_shapes() -> dict[str, tuple[int, ...]]:
+def expected_shapes(family: str) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens": (T, E), "model.rotary.cos": (T, D), "model.rotary.sin": (T, D),
         "model.norm": (T, E), "lm_head": (T, V),
@@ -52,6 +52,8 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
             f"{attention}.q_rope": (T, H, D),
             f"{attention}.k_rope": (T, K, D),
         }
+        if family == "qwen3":
+            shapes |= {f"{attention}.q_norm": (T, H, D), f"{attention}.k_norm": (T, K, D)}
         shapes |= dict.fromkeys((f"{attention}.q_proj", f"{attention}.context"), (T, H * D))
         shapes |= dict.fromkeys((f"{attention}.k_proj", f"{attention}.v_proj"), (T, K * D))
         shapes |= dict.fromkeys((f"{attention}.scores", f"{attention}.probs"), (H, T, T))
@@ -65,7 +67,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "mistral"])
 def test_capture(family: str, dtype: str, attention: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.safetensors"
     model = make_model(family, getattr(torch, dtype), attention)
@@ -77,7 +79,7 @@ def test_capture(family: str, dtype: str, attention: str, tmp_path: Path) -> Non
     assert not any(module._forward_pre_hooks for module in model.modules())
 
     trace = samebits.load_trace(path)
-    assert {name: trace[name].shape for name in trace} == expected_shapes()
+    assert {name: trace[name].shape for name in trace} == expected_shapes(family)
     stored = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}[dtype]
     assert {trace[name].dtype for name in trace} == {stored}
     assert trace.input_ids == IDS

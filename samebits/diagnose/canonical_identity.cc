@@ -155,6 +155,7 @@ class Canonical {
     args.kv_heads = a.kv_heads;
     args.head_dim = a.head_dim;
     args.first_key_count = 1;
+    args.window = a.window;
     args.scale = a.scale;
     source_.pool->ParallelFor(
         a.heads, [&](int64_t head) { kernels_.attention(args, head, head + 1, 0, args.rows); });

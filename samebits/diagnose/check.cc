@@ -287,6 +287,19 @@ void Checker::ListInvisible() {
         "trace "
         "for them");
   }
+  const ModelConfig& config = graph_.config;
+  const auto narrow = [&](int64_t window) { return window > 0 && window < tokens; };
+  const bool windows = std::any_of(config.layer_windows.begin(), config.layer_windows.end(),
+                                   [](int64_t window) { return window > 0; });
+  if (windows && std::none_of(config.layer_windows.begin(), config.layer_windows.end(), narrow)) {
+    list.push_back(
+        "no more tokens than the sliding window holds: errors of the window can not show");
+  }
+  if (config.rope.kind == RopeKind::kDynamic && tokens <= config.rope.original_length) {
+    list.push_back(
+        fmt::format("dynamic rope scaling begins behind {} tokens: a missing one can not show",
+                    config.rope.original_length));
+  }
   list.push_back("one sequence without padding: padding and batch errors can not show");
   list.push_back("one prefill: errors of the KV cache can not show");
 }

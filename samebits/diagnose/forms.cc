@@ -63,6 +63,8 @@ std::string GroupName(const Replay& replay) {
       return replay.output == 0 ? "scores" : replay.output == 1 ? "probs" : "context";
     case OpKind::kRotary:
       return replay.output == 0 ? "cos" : "sin";
+    case OpKind::kRmsNorm:  // those of heads are often code of their own
+      return replay.node.attributes.heads > 0 ? "qk_norm" : "rms_norm";
     default:
       return std::string(OpKindName(replay.node.kind));
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -22,6 +23,21 @@ void Add(List& list, const char* cause, std::string detail, Replay replay) {
 std::string LayerPrefix(const Node& node) { return fmt::format("model.layers.{}.", node.layer); }
 
 void RotaryHypotheses(const Replay& base, const ReplaySource& source, List& list) {
+  const RopeParameters& rope = base.node.attributes.rope;
+  if (rope.kind != RopeKind::kDefault) {
+    Replay r = base;
+    r.node.attributes.rope = RopeParameters{};
+    r.node.attributes.rope.theta = rope.theta;
+    Add(list, "rope-scaling-missing",
+        fmt::format("has the frequencies of theta alone, without {} scaling",
+                    RopeKindName(rope.kind)),
+        r);
+  }
+  if (rope.kind == RopeKind::kYarn) {
+    Replay r = base;
+    r.node.attributes.rope.attention_factor = 1.0;
+    Add(list, "rope-attention-factor", "leaves out yarn's factor on cos and sin", r);
+  }
   for (double theta : ThetaCandidates(base, source)) {
     list.push_back(WithValue({"rope-theta", "", base, {}, base.node.attributes.rope.theta}, theta));
   }
@@ -49,10 +65,18 @@ void NormHypotheses(const Replay& base, const ReplaySource& source, List& list) 
     r.offset_rounded = rounded;
     Add(list, "norm-weight-plus-one", "multiplies by 1 + weight", r);
   }
-  std::set<std::string> others = {"model.norm.weight"};
+  if (node.attributes.heads > 0) {
+    Replay r = base;
+    r.norm_skipped = true;
+    Add(list, "qk-norm-missing", "does not normalise the heads", r);
+  }
+  std::set<std::string> others;
   for (const Node& other : source.graph->nodes) {
-    if (other.kind == OpKind::kRmsNorm && other.layer == node.layer)
-      others.insert(other.weights[0]);
+    const bool near = other.layer == node.layer || other.layer < 0;
+    const bool fits = other.kind == OpKind::kRmsNorm &&
+                      other.attributes.in_features == node.attributes.in_features &&
+                      (other.attributes.heads > 0) == (node.attributes.heads > 0);
+    if (near && fits) others.insert(other.weights[0]);
   }
   others.erase(node.weights[0]);
   for (const std::string& other : others) {
@@ -129,6 +153,12 @@ void RopeHypotheses(const Replay& base, List& list) {
   Replay skipped = base;
   skipped.rope_skipped = true;
   Add(list, "rope-missing", "does not rotate", skipped);
+  std::string& input = skipped.node.inputs[0];
+  if (input.ends_with("_norm")) {
+    skipped.rope_skipped = false;
+    input.replace(input.size() - 4, 4, "proj");
+    Add(list, "qk-norm-missing", "rotates what was not normalised", skipped);
+  }
 }
 
 void ScoresHypotheses(const Replay& base, const ReplaySource& source, List& list) {
@@ -145,6 +175,29 @@ void ScoresHypotheses(const Replay& base, const ReplaySource& source, List& list
   }
 }
 
+void WindowHypotheses(const Replay& base, const ReplaySource& source, List& list) {
+  const int64_t window = base.node.attributes.window;
+  const auto add = [&](const char* cause, int64_t other, std::string detail) {
+    Replay r = base;
+    r.node.attributes.window = other;
+    Add(list, cause, std::move(detail), r);
+  };
+  if (window > 0 && window < source.tokens()) {
+    add("window-missing", 0, "sees all tokens before: there is no sliding window");
+  }
+  for (const int64_t other : {window - 1, window + 1}) {
+    if (window == 0 || other == 0) continue;
+    add("window-off-by-one", other,
+        fmt::format("sees {} tokens, itself included, instead of {}", other, window));
+  }
+  const int64_t shown = WindowInTrace(base, source);
+  if (shown != 0 && std::abs(shown - window) > (window == 0 ? 0 : 1)) {
+    add("window-size", shown,
+        window == 0 ? fmt::format("has a sliding window of {}; the checkpoint has none here", shown)
+                    : fmt::format("has a sliding window of {} instead of {}", shown, window));
+  }
+}
+
 void ProbsHypotheses(const Replay& base, const ReplaySource& source, List& list) {
   const std::pair<MaskKind, const char*> masks[] = {
       {MaskKind::kNone, "sees later tokens: there is no causal mask"},
@@ -155,6 +208,7 @@ void ProbsHypotheses(const Replay& base, const ReplaySource& source, List& list)
     r.mask = mask;
     Add(list, mask == MaskKind::kNone ? "mask-missing" : "mask-offset", detail, r);
   }
+  WindowHypotheses(base, source, list);
   if (source.dtype == DType::kF32) return;
   for (LowPrecisionForm form = 1; form <= kSoftmaxForms; ++form) {
     Replay r = base;
@@ -271,7 +325,7 @@ std::string FixFor(const std::string& cause) {
        "Square weights raise no shape error."},
       {"weights-swapped", "Load each tensor under its own name."},
       {"gate-up-swapped", "The activation belongs on gate_proj; up_proj is multiplied as it is."},
-      {"bias-missing", "Qwen2 has biases on q_proj, k_proj and v_proj: load and add them."},
+      {"bias-missing", "The checkpoint has a bias for this projection: load and add it."},
       {"bias-twice", "Add the bias once; with several ranks or fused layers, on one of them only."},
       {"norm-eps", "Take rms_norm_eps from config.json."},
       {"norm-weight-plus-one",
@@ -284,6 +338,21 @@ std::string FixFor(const std::string& cause) {
        "rows of q_proj and k_proj."},
       {"rope-rotation-direction", "y = x cos + rotate_half(x) sin, rotate_half(x) = (-x2, x1)."},
       {"rope-position-offset", "Positions count from 0."},
+      {"rope-scaling-missing",
+       "Read rope_scaling (rope_parameters in newer files) of config.json and scale the inverse "
+       "frequencies as it says."},
+      {"rope-attention-factor",
+       "With yarn cos and sin are multiplied by attention_factor: 0.1 ln(factor) + 1 unless "
+       "config.json says otherwise."},
+      {"qk-norm-missing",
+       "Normalise each head of q and k (q_norm, k_norm) before the rotary embedding."},
+      {"window-missing", "Mask the keys at token - sliding_window and before."},
+      {"window-off-by-one",
+       "A token sees sliding_window tokens, itself included: token - sliding_window < key <= "
+       "token."},
+      {"window-size",
+       "Take the window, and the layers that have it, from config.json: sliding_window, "
+       "use_sliding_window, max_window_layers, layer_types."},
       {"rope-missing", "Apply the rotary embedding to q and to k."},
       {"attention-scale", "Scale the scores once, by head_dim ** -0.5."},
       {"gqa-head-order",

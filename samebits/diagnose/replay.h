@@ -69,6 +69,7 @@ struct Replay {
   int bias_times = 1;
   double weight_offset = 0;     // RMSNorm: 1 for (1 + w)
   bool offset_rounded = false;  //   the sum rounded to the model's dtype
+  bool norm_skipped = false;
   NormPrecision norm_precision;
   bool rotary_interleaved = false;  // cos, sin: columns 2i and 2i + 1 hold pair i
   double sin_sign = 1;              // rotary and rope

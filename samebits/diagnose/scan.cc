@@ -105,7 +105,10 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
   const TensorView* cosine = source.tensor(base.node.outputs[0]);
   const TensorView* sine = source.tensor(base.node.outputs[1]);
   const int64_t d = base.node.attributes.head_dim;
-  if (cosine == nullptr || sine == nullptr) return Without(values, base.node.attributes.rope.theta);
+  // The angles of a scaled embedding say nothing plain about theta.
+  const bool plain = base.node.attributes.rope.kind == RopeKind::kDefault;
+  if (cosine == nullptr || sine == nullptr || !plain)
+    return Without(values, base.node.attributes.rope.theta);
   const std::vector<double> c = ToDoubles(*cosine), s = ToDoubles(*sine);
   std::vector<double> estimates;
   for (int64_t i = 1; i < d / 2; ++i) {
@@ -125,6 +128,19 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
     for (int digits = 1; digits <= 4; ++digits) values.insert(Significant(theta, digits));
   }
   return Without(values, base.node.attributes.rope.theta);
+}
+
+int64_t WindowInTrace(const Replay& base, const ReplaySource& source) {
+  const TensorView* probs = source.tensor(base.node.outputs[1]);
+  if (probs == nullptr) return 0;
+  const int64_t keys = source.tokens();
+  const std::vector<double> last = GatherRows(*probs, {keys - 1, keys}, true);  // [H, S]
+  for (int64_t j = 0; j < keys; ++j) {
+    for (size_t at = static_cast<size_t>(j); at < last.size(); at += static_cast<size_t>(keys)) {
+      if (last[at] != 0) return j == 0 ? 0 : keys - j;
+    }
+  }
+  return 0;
 }
 
 std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source) {

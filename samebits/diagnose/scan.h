@@ -18,6 +18,9 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
 // The scale of the scores, from the usual mistakes and from the ratio that the trace shows.
 std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source);
 
+// The sliding window that the recorded probs of the last token show; 0: none.
+int64_t WindowInTrace(const Replay& base, const ReplaySource& source);
+
 // The value around `start` under which the fewest values are outside (then: differ), on a
 // logarithmic grid that is narrowed around its best point, beginning with factors up to `spread`.
 // Where a range of values does as well, the roundest decimal number in it.

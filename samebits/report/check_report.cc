@@ -259,7 +259,7 @@ std::string CheckToText(const CheckResult& result) {
   for (const Finding& finding : result.findings) text += FindingText(finding, layers) + "\n";
   text += RoundingText(result);
   for (const ChainResult& chain : result.chains) {
-    text += fmt::format("harmless habit: {} {}\n  ({}; to get the same bits: {})\n",
+    text += fmt::format("harmless habit: {}: the port {}\n  ({}; to get the same bits: {})\n",
                         SummarizeNodes(chain.nodes, layers), chain.what, chain.chain, chain.advice);
   }
   if (result.end_to_end) text += EndToEndText(*result.end_to_end);

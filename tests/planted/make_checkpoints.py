@@ -7,6 +7,8 @@ Shapes (all have a square q_proj and o_proj, grouped queries, norm weights away 
   B  qwen2, 3 layers, 14/2 heads of 32 (7 queries a KV head, as Qwen2.5-7B), bf16, tied
   C  qwen2, 3 layers, 6/3 heads of 64, fp32 in two shards, untied
   L  llama, 3 layers, 4/2 heads of 64, bf16, no biases, rms_norm_eps 1e-5
+  Q  qwen3, 3 layers, 4/2 heads of 64, bf16, yarn scaling of a context of 16, tied
+  M  mistral, 3 layers, 8/2 heads of 32, bf16, a window of 12, llama3 scaling of a context of 16
 
 The embedding is small, as in real models, so that the first norms meet small mean squares and an
 eps of 1e-5 for 1e-6 shows; some q and k biases are tens, as Qwen2.5's. Left out: anything that
@@ -44,6 +46,19 @@ class Shape:
     rms_norm_eps: float
     embedding_std: float
     shards: int = 1
+    rope_scaling: dict[str, Any] | None = None
+    sliding_window: int | None = None
+
+    def has(self, need: str) -> bool:
+        """Whether a bug that needs this part can be planted."""
+        scaling = (self.rope_scaling or {}).get("rope_type", "default")
+        return {
+            "": True,
+            "qk_norm": self.model_type == "qwen3",
+            "window": self.sliding_window is not None,
+            "scaling": scaling != "default",
+            "yarn": scaling == "yarn",
+        }[need]
 
 
 Q_PAIR, K_PAIR = 1, 3  # rotary pairs whose biases are large
@@ -53,6 +68,51 @@ SHAPES = {
     "B": Shape(12, "qwen2", 3, 448, 14, 2, 32, 1216, 640, True, "bfloat16", 1e6, 1e-6, 0.1),
     "C": Shape(13, "qwen2", 3, 384, 6, 3, 64, 1024, 512, False, "float32", 2.5e5, 1e-6, 0.25, 2),
     "L": Shape(14, "llama", 3, 256, 4, 2, 64, 704, 384, False, "bfloat16", 5e5, 1e-5, 0.05),
+    "Q": Shape(
+        15,
+        "qwen3",
+        3,
+        256,
+        4,
+        2,
+        64,
+        704,
+        384,
+        True,
+        "bfloat16",
+        1e6,
+        1e-6,
+        0.1,
+        rope_scaling={
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ),
+    "M": Shape(
+        16,
+        "mistral",
+        3,
+        256,
+        8,
+        2,
+        32,
+        704,
+        384,
+        False,
+        "bfloat16",
+        5e5,
+        1e-5,
+        0.05,
+        rope_scaling={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+        sliding_window=12,
+    ),
 }
 
 
@@ -90,8 +150,8 @@ def make_tensors(s: Shape) -> dict[str, Array]:
             gain / math.sqrt(in_features)
         )
 
-    def norm() -> Array:
-        return generator.uniform(0.4, 1.6, s.hidden_size)
+    def norm(size: int = s.hidden_size) -> Array:
+        return generator.uniform(0.4, 1.6, size)
 
     q_size, kv_size = (n * s.head_dim for n in (s.num_attention_heads, s.num_key_value_heads))
     tensors = {
@@ -116,6 +176,9 @@ def make_tensors(s: Shape) -> dict[str, Array]:
             tensors[f"{attention}.q_proj.bias"] = make_bias(generator, heads, s.head_dim, Q_PAIR)
             tensors[f"{attention}.k_proj.bias"] = make_bias(generator, kv_heads, s.head_dim, K_PAIR)
             tensors[f"{attention}.v_proj.bias"] = generator.standard_normal(kv_size) * 0.5
+        if s.model_type == "qwen3":  # scores of some units
+            for name in ("q", "k"):
+                tensors[f"{attention}.{name}_norm.weight"] = 1.5 * norm(s.head_dim)
         tensors[f"{attention}.o_proj.weight"] = linear(s.hidden_size, q_size, 0.3)
         tensors[f"{layer}.post_attention_layernorm.weight"] = norm()
         tensors[f"{mlp}.gate_proj.weight"] = linear(s.intermediate_size, s.hidden_size, 1.5)
@@ -129,7 +192,7 @@ def make_tensors(s: Shape) -> dict[str, Array]:
 
 def make_config(s: Shape) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "architectures": ["Qwen2ForCausalLM" if s.model_type == "qwen2" else "LlamaForCausalLM"],
+        "architectures": [f"{s.model_type.capitalize()}ForCausalLM"],
         "model_type": s.model_type,
         "hidden_act": "silu",
         "max_position_embeddings": 4096,
@@ -141,6 +204,12 @@ def make_config(s: Shape) -> dict[str, Any]:
         "intermediate_size", "vocab_size", "tie_word_embeddings", "rms_norm_eps",
     ):  # fmt: skip
         config[key] = getattr(s, key)
+    if s.rope_scaling:
+        config["rope_scaling"] = s.rope_scaling
+    if s.model_type == "mistral":
+        config["sliding_window"] = s.sliding_window
+    if s.model_type in ("mistral", "qwen3"):
+        config["head_dim"] = s.head_dim
     if s.model_type == "llama":
         config |= {"head_dim": s.head_dim, "attention_bias": False, "mlp_bias": False}
     else:
@@ -188,7 +257,7 @@ def write_checkpoint(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder; each shape gets one of its own in it")
-    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help="A, B, C, L; default all")
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help="A, B, C, L, Q, M; default all")
     arguments = parser.parse_args()
     for name in arguments.shapes or SHAPES:
         if name not in SHAPES:

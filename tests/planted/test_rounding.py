@@ -3,7 +3,9 @@
 Each node is computed again in float64 from the inputs that the port recorded. In bfloat16 the
 outcome must lie between the roundings of y - B and y + B, B being the error bound of float32
 accumulation in any order (gamma(n) = n u / (1 - n u)); elementwise nodes have B = 0. This is a
-small judge of its own, so that the port is known to be healthy without asking samebits.
+small judge of its own, so that the port is known to be healthy without asking samebits. Left out:
+q_norm, windows and scaled rotary embeddings, of the shapes Q and M (test_port.py compares those with
+transformers).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cases import Case
+from cases import OLD_SHAPES, Case
 from make_checkpoints import SHAPES
 from port import read_checkpoint
 from samebits import Trace, load_trace
@@ -154,7 +156,7 @@ def judged(case: Case, checkpoints: Path, folder: Path) -> dict[str, int]:
     return judge.outside
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OLD_SHAPES)
 def test_healthy_port_is_within_every_interval(
     shape: str, checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -167,7 +169,7 @@ LOW_PRECISION = ("cast-truncation", "softmax-low-precision", "norm-low-precision
 
 
 @pytest.mark.parametrize("bug", LOW_PRECISION)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OLD_SHAPES)
 def test_low_precision_is_outside(shape: str, bug: str, checkpoints: Path, tmp_path: Path) -> None:
     """No summation order gives these: without that they would be no bugs."""
     outside = judged(Case(shape, "bfloat16", f"{bug}:default"), checkpoints, tmp_path)
@@ -183,7 +185,7 @@ def test_low_precision_is_outside(shape: str, bug: str, checkpoints: Path, tmp_p
         assert wrong == kinds[bug]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OLD_SHAPES)
 def test_norm_eps_is_outside(shape: str, checkpoints: Path, tmp_path: Path) -> None:
     case = Case(shape, "bfloat16", "norm-eps:default", tokens=64)
     outside = judged(case, checkpoints, tmp_path)
