@@ -1,8 +1,9 @@
-"""Writes a Qwen2 checkpoint with random weights, for speed, memory and shape tests of any size.
+"""Writes a checkpoint with random weights, for speed, memory and shape tests of any size.
 
     python tools/make_random_checkpoint.py OUT_DIR --shape qwen2.5-7b
     python tools/make_random_checkpoint.py OUT_DIR --layers 4 --hidden 256 --heads 8 --kv-heads 2 \\
         --intermediate 704 --vocab 1000 --tied
+    python tools/make_random_checkpoint.py OUT_DIR --architecture qwen3 --rope yarn --window 64 ...
 
 Makes config.json and the weights as Hugging Face lays them out, in shards with an index when they
 do not fit into one. Streams: memory stays near 100 MB whatever the size. Equal arguments give equal
@@ -43,10 +44,30 @@ class Sizes:
     rope_theta: float = 1e6
     rms_norm_eps: float = 1e-6
     max_position_embeddings: int = 32768
+    architecture: str = "qwen2"
+    explicit_head_dim: int | None = None
+    attention_bias: bool = False  # llama and qwen3: also of o_proj; qwen2 always has its own
+    mlp_bias: bool = False  # llama
+    rope: str = "default"
+    rope_factor: float = 4.0
+    original_length: int | None = None
+    window: int | None = None  # qwen2 and qwen3: in the upper half of the layers
 
     @property
     def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        return self.explicit_head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def rope_parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = {"rope_type": self.rope, "rope_theta": self.rope_theta}
+        if self.rope != "default":
+            parameters["factor"] = self.rope_factor
+        if self.rope in ("yarn", "llama3"):
+            original = self.original_length or self.max_position_embeddings // 4
+            parameters["original_max_position_embeddings"] = original
+        if self.rope == "llama3":
+            parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        return parameters
 
 
 SHAPES = {
@@ -102,12 +123,21 @@ def tensors(sizes: Sizes) -> Iterator[Tensor]:
         yield Tensor(prefix + "input_layernorm.weight", (hidden,))
         for name, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
             yield Tensor(f"{prefix}self_attn.{name}.weight", (rows, hidden))
-            yield Tensor(f"{prefix}self_attn.{name}.bias", (rows,))
+            if sizes.architecture == "qwen2" or sizes.attention_bias:
+                yield Tensor(f"{prefix}self_attn.{name}.bias", (rows,))
+        if sizes.architecture == "qwen3":
+            for name in ("q_norm", "k_norm"):
+                yield Tensor(f"{prefix}self_attn.{name}.weight", (sizes.head_dim,))
         yield Tensor(prefix + "self_attn.o_proj.weight", (hidden, queries))
+        if sizes.attention_bias:
+            yield Tensor(prefix + "self_attn.o_proj.bias", (hidden,))
         yield Tensor(prefix + "post_attention_layernorm.weight", (hidden,))
         yield Tensor(prefix + "mlp.gate_proj.weight", (inner, hidden))
         yield Tensor(prefix + "mlp.up_proj.weight", (inner, hidden))
         yield Tensor(prefix + "mlp.down_proj.weight", (hidden, inner))
+        if sizes.mlp_bias:
+            for name, rows in (("gate_proj", inner), ("up_proj", inner), ("down_proj", hidden)):
+                yield Tensor(f"{prefix}mlp.{name}.bias", (rows,))
     yield Tensor("model.norm.weight", (hidden,))
     if not sizes.tie_word_embeddings:
         yield Tensor("lm_head.weight", (sizes.vocab_size, hidden))
@@ -199,8 +229,8 @@ def write_shard(path: Path, shard: list[Tensor], storage: Storage, weights: Weig
 
 
 def config(sizes: Sizes, storage: Storage) -> dict[str, Any]:
-    return {
-        "architectures": ["Qwen2ForCausalLM"],
+    result: dict[str, Any] = {
+        "architectures": [f"{sizes.architecture.capitalize()}ForCausalLM"],
         "attention_dropout": 0.0,
         "bos_token_id": min(151643, sizes.vocab_size - 2),
         "eos_token_id": min(151645, sizes.vocab_size - 1),
@@ -209,20 +239,36 @@ def config(sizes: Sizes, storage: Storage) -> dict[str, Any]:
         "initializer_range": STD,
         "intermediate_size": sizes.intermediate_size,
         "max_position_embeddings": sizes.max_position_embeddings,
-        "max_window_layers": sizes.num_hidden_layers,
-        "model_type": "qwen2",
+        "model_type": sizes.architecture,
         "num_attention_heads": sizes.num_attention_heads,
         "num_hidden_layers": sizes.num_hidden_layers,
         "num_key_value_heads": sizes.num_key_value_heads,
         "rms_norm_eps": sizes.rms_norm_eps,
-        "rope_theta": sizes.rope_theta,
-        "sliding_window": sizes.max_position_embeddings,
         "tie_word_embeddings": sizes.tie_word_embeddings,
         "torch_dtype": storage.config,
         "use_cache": True,
-        "use_sliding_window": False,
         "vocab_size": sizes.vocab_size,
     }
+    if sizes.rope == "default":
+        result["rope_theta"] = sizes.rope_theta
+    else:
+        result["rope_parameters"] = sizes.rope_parameters
+    if sizes.explicit_head_dim or sizes.architecture == "qwen3":
+        result["head_dim"] = sizes.head_dim
+    if sizes.architecture in ("llama", "qwen3"):
+        result["attention_bias"] = sizes.attention_bias
+    if sizes.architecture == "llama":
+        result["mlp_bias"] = sizes.mlp_bias
+    if sizes.architecture == "mistral":
+        result["sliding_window"] = sizes.window
+    if sizes.architecture in ("qwen2", "qwen3"):
+        layers = sizes.num_hidden_layers
+        result |= {
+            "max_window_layers": layers // 2 if sizes.window else layers,
+            "sliding_window": sizes.window or sizes.max_position_embeddings,
+            "use_sliding_window": sizes.window is not None,
+        }
+    return result
 
 
 def write_checkpoint(
@@ -266,6 +312,15 @@ FIELDS = {
     "tied": "tie_word_embeddings",
     "rope_theta": "rope_theta",
     "eps": "rms_norm_eps",
+    "max_positions": "max_position_embeddings",
+    "architecture": "architecture",
+    "head_dim": "explicit_head_dim",
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
+    "rope": "rope",
+    "rope_factor": "rope_factor",
+    "original_length": "original_length",
+    "window": "window",
 }
 
 
@@ -288,8 +343,15 @@ def chosen_sizes(args: argparse.Namespace, parser: argparse.ArgumentParser) -> S
     counts = (getattr(sizes, field) for field in list(FIELDS.values())[:6])
     if min(counts) < 1 or sizes.vocab_size < 2:
         parser.error("sizes must be positive, and the vocabulary hold two tokens or more")
-    if sizes.hidden_size % sizes.num_attention_heads or sizes.head_dim % 2:
-        parser.error("--hidden must be --heads times an even number")
+    divides = sizes.explicit_head_dim or sizes.hidden_size % sizes.num_attention_heads == 0
+    if not divides or sizes.head_dim < 2 or sizes.head_dim % 2:
+        parser.error("--hidden must be --heads times an even number, or --head-dim be even")
+    if (sizes.attention_bias and sizes.architecture not in ("llama", "qwen3")) or (
+        sizes.mlp_bias and sizes.architecture != "llama"
+    ):
+        parser.error(f"{sizes.architecture} has no such bias to choose")
+    if sizes.window is not None and (sizes.window < 1 or sizes.architecture == "llama"):
+        parser.error("--window must be positive, and llama has none")
     if sizes.num_attention_heads % sizes.num_key_value_heads:
         parser.error("--heads must be a multiple of --kv-heads")
     return sizes
@@ -304,6 +366,15 @@ def main() -> None:
     parser.add_argument("--tied", action=argparse.BooleanOptionalAction, help="lm_head = embedding")
     parser.add_argument("--rope-theta", type=float)
     parser.add_argument("--eps", type=float, help="of the norms")
+    parser.add_argument("--max-positions", type=int, help="max_position_embeddings")
+    parser.add_argument("--architecture", choices=("llama", "mistral", "qwen2", "qwen3"))
+    parser.add_argument("--head-dim", type=int, help="other than --hidden over --heads")
+    parser.add_argument("--attention-bias", action="store_const", const=True)
+    parser.add_argument("--mlp-bias", action="store_const", const=True)
+    parser.add_argument("--rope", choices=("default", "linear", "dynamic", "llama3", "yarn"))
+    parser.add_argument("--rope-factor", type=float)
+    parser.add_argument("--original-length", type=int, help="of llama3 and yarn")
+    parser.add_argument("--window", type=int, help="sliding window")
     parser.add_argument("--dtype", choices=sorted(STORAGE), default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shard-mb", type=int, default=4000, help="largest shard, in 1e6 bytes")

@@ -1,13 +1,14 @@
-"""Qwen2, Qwen3, Llama and Mistral in JAX, as somebody would write it who ports a model from PyTorch.
+"""Four families in JAX, as somebody would write them who ports a model from PyTorch.
 
     python examples/jax_port/port.py --model DIR --ids 1,2,3 --dtype bfloat16 -o port.safetensors
     python examples/jax_port/port.py ... --bug weight-not-transposed --layers 0,3
     python examples/jax_port/port.py --list
 
-It shares nothing with samebits but the one-line taps that write its trace. Without --bug every
-rounding stands where transformers' eager attention has it: sums, norms, softmax, SiLU and the
-rotary tables in float32, then one cast. faults.py names what can be planted; the wrong line stands
-here beside the right one. Runs eagerly (taps need values). Left out: a KV cache, batches, sampling.
+Qwen2, Qwen3, Llama and Mistral. It shares nothing with samebits but the one-line taps that write
+its trace. Without --bug every rounding stands where transformers' eager attention has it: sums,
+norms, softmax, SiLU and the rotary tables in float32, then one cast. faults.py names what can be
+planted; the wrong line stands here beside the right one. Runs eagerly (taps need values). Left out:
+a KV cache, batches, sampling.
 """
 
 from __future__ import annotations

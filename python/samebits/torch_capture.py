@@ -149,7 +149,7 @@ def _add_hooks(model: Any, stack: ExitStack) -> None:
 
 
 def _forget_lengths(rotary: Any) -> None:
-    """Dynamic rope scaling keeps the frequencies of the longest text so far: as if there was none."""
+    """Dynamic rope scaling keeps the frequencies of the longest text: as if there was none."""
     if rotary.rope_type == "dynamic":
         rotary.register_buffer("inv_freq", rotary.original_inv_freq.clone(), persistent=False)
         rotary.max_seq_len_cached = rotary.original_max_seq_len

@@ -2,8 +2,8 @@
 
     python tests/live/architectures.py [--binary FILE]     the table of docs/architectures.md
 
-Sizes are odd, heads are grouped, biases and windows are there where a family has them; the prompt is
-longer than the windows and than the length that scaled embeddings were made from. Half of the
+Sizes are odd, heads are grouped, biases and windows are there where a family has them; the prompt
+is longer than the windows and than the length that scaled embeddings were made from. Half of the
 configurations are written as transformers 4 spelled them.
 """
 
@@ -29,9 +29,9 @@ for folder in ("python", "tests/live"):
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from error_bound import bounds  # noqa: E402
 
 import samebits  # noqa: E402
+from error_bound import bounds  # noqa: E402
 
 torch.set_num_threads(1)  # the tensors are too small to share
 
@@ -174,13 +174,11 @@ def main() -> int:
         done = subprocess.run(
             [binary, *map(str, arguments)], capture_output=True, text=True, check=False
         )
-        if done.returncode == 2 or not done.stdout and "check" in map(str, arguments):
+        if done.returncode == 2 or (not done.stdout and "check" in map(str, arguments)):
             raise SystemExit(f"{arguments}: {done.stderr}")
         return done
 
-    print(
-        "| architecture | rope | logits, of the bound | dtype | nodes | identical | rounding | bug | unknown |"
-    )  # noqa: E501
+    print("| architecture | rope | logits | dtype | nodes | identical | rounding | bug | unknown |")
     print("|---" * 9 + "|")
     wrong = 0
     for case in CASES:
@@ -198,7 +196,7 @@ def main() -> int:
                 grades = Counter(node["grade"] for node in report["nodes"])
                 counts = [grades[g] for g in ("identical", "rounding", "bug", "unknown")]
                 wrong += bool(report["findings"]) or counts[2] + counts[3] > 0
-                cells = [case.family, case.rope, f"{share:.4f}" if dtype == "float32" else "",
+                cells = [case.family, case.rope, f"{share:.2g}" if dtype == "float32" else "",
                          dtype, len(report["nodes"]), *counts]  # fmt: skip
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     return 1 if wrong else 0

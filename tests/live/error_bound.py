@@ -1,11 +1,18 @@
-"""How far float32 logits may be from exact ones, to first order.
+"""How far float32 logits may be from exact ones: a probabilistic bound, to first order.
 
-Every operation may err by B (docs/numerics/bounds.md): gamma(n) times the sum of magnitudes for sums
-of n terms, some units of roundoff u for the others, in any order of summation. A logit moves by the
-sum over all elements of all operations of |d logit / d element| B, plus terms of second order: u is
-6e-8, so those are a millionth of it. The derivatives come from transformers' own graph in float64,
-which keeps norms, softmax and rotary tables in float32: their B counts twice. Left out: embeddings
-(exact), the causal bookkeeping of masked places (their probabilities are 0).
+Each rounding errs by at most u times the magnitude of what is rounded. With roundings that are
+independent and of mean 0 (the model of Higham and Mary, SIAM J. Sci. Comput. 41, 2019), Hoeffding's
+inequality bounds their weighted sum: it exceeds L sqrt(sum (g c)^2) with a probability of at most
+2 exp(-L^2 / 2), where c is the bound of one rounding and g the derivative of the logit by what is
+rounded. L = 6: 3e-8. A sum of n products has n roundings, each of a partial sum that is at most
+sum |x w| in any order: c^2 adds up to n (u sum |x w|)^2.
+
+Errors that many values share are added up before they are squared: that of a row's norm, of a row's
+softmax, of an angle, which all heads and layers share. Those of the frequencies, which all tokens
+share, count as absolute values, without any luck. The derivatives come from transformers' own graph
+in float64, which keeps norms, softmax and rotary tables in float32: those count twice. Left out:
+terms of second order (u is 6e-8: a millionth), embeddings (exact), the rounding of the exponents
+2i/d, which is the same in both.
 """
 
 from __future__ import annotations
@@ -17,114 +24,151 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 U = 2.0**-24
+LUCK = 6.0
 NAME = "samebits_error_bound"
 Tensor = Any
 
 
-def gamma(n: int) -> float:
-    return n * U / (1 - n * U)
+class Node:
+    """One operation's output: c of each element, and a factor of u that a row's values share."""
+
+    def __init__(self, value: Tensor, own: Tensor, shared: float | Tensor = 0.0) -> None:
+        value.retain_grad()
+        self.value, self.own, self.shared = value, own.detach(), shared
+
+    def squares(self) -> float:
+        if self.value.grad is None:
+            return 0.0
+        gradient, value = self.value.grad, self.value.detach()
+        rows = (gradient * value).sum(-1) * self.shared * U
+        return float(((gradient * self.own) ** 2).sum() + (rows**2).sum())
 
 
-class Errors:
-    """Nodes of one float64 run with the bound of each: (value, B)."""
+class Tables:
+    """The rotary tables, as leaves of the graph. `relative`: the error of a frequency."""
 
-    def __init__(self) -> None:
-        self.nodes: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, inverse: Tensor, relative: float, cos: Tensor, sin: Tensor) -> None:
+        self.inverse, self.relative = inverse, relative
+        self.cos, self.sin = (table.detach().requires_grad_() for table in (cos, sin))
 
-    def note(self, value: Tensor, bound: Tensor) -> None:
-        if value.requires_grad:
-            value.retain_grad()
-            self.nodes.append((value, bound.detach()))
+    def parts(self) -> tuple[float, float]:
+        """The squares of what has luck, and the rest. Twice each: both sides are fp32."""
+        half = self.cos.shape[-1] // 2
+        cos, sin = self.cos.detach()[0, :, :half], self.sin.detach()[0, :, :half]
+        # Both halves of a table hold the same numbers.
+        by_cos, by_sin = (t.grad[0, :, :half] + t.grad[0, :, half:] for t in (self.cos, self.sin))
+        angles = torch.arange(len(cos))[:, None] * self.inverse
+        by_angle = by_sin * cos - by_cos * sin
+        squares = (2 * 4 * U) ** 2 * (by_cos**2 + by_sin**2).sum()
+        squares = squares + ((2 * U * angles * by_angle) ** 2).sum()
+        rest = ((angles * by_angle).sum(0)).abs().sum() * 2 * self.relative
+        return float(squares), float(rest)
+
+
+class Run:
+    """Hooks that note the nodes of one float64 forward pass."""
+
+    def __init__(self, config: Any) -> None:
+        self.nodes: list[Node] = []
+        self.tables: Any = None
+        # docs/numerics/bounds.md: the power and its inverse; scaling; theta in fp32 for dynamic.
+        rope = config.rope_parameters
+        extra = {"default": 0.0, "linear": 2.0, "dynamic": 8 * rope.get("factor", 0.0)}
+        self.relative = U * (4 + extra.get(rope["rope_type"], 24.0))
 
     def linear(self, module: Any, inputs: Any, output: Tensor) -> None:
         x, w = inputs[0].detach().abs(), module.weight.detach().abs()
         total = x @ w.T
         if module.bias is not None:
             total = total + module.bias.detach().abs()
-        self.note(output, gamma(w.shape[1] + 2) * total)
+        self.nodes.append(Node(output, U * (w.shape[1] + 2) ** 0.5 * total))
 
     def norm(self, module: Any, _inputs: Any, output: Tensor) -> None:
-        size = module.weight.shape[0]
-        self.note(output, 2 * output.detach().abs() * (gamma(size + 2) / 2 + 8 * U))
+        # Half of the relative error of the sum of squares, and the four operations behind it.
+        shared = 2 * ((module.weight.shape[0] ** 0.5) / 2 + 4)
+        self.nodes.append(Node(output, 2 * 2 * U * output.detach().abs(), shared))
 
-    def elementwise(self, _module: Any, _inputs: Any, output: Tensor) -> None:
-        output = output[0] if isinstance(output, tuple) else output
-        self.note(output, 8 * U * output.detach().abs())
+    def activation(self, _module: Any, _inputs: Any, output: Tensor) -> None:
+        self.nodes.append(Node(output, 8 * U * output.detach().abs()))
 
-    def input_of(self, _module: Any, inputs: Any) -> None:
-        """A product or a sum of two: one rounding."""
-        self.note(inputs[0], U * inputs[0].detach().abs())
+    def one_rounding(self, value: Tensor) -> None:
+        self.nodes.append(Node(value, U * value.detach().abs()))
 
     def attention(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor,
-        scaling: float, **_: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        # q and k behind the rotary embedding: |x cos| + |x' sin| is at most sqrt(2) times the length
-        # of the pair; three roundings, and the error of cos and sin (angles up to the last position).
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        scaling: float,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor]:
         tokens = query.shape[2]
         for rotated in (query, key):
-            half = rotated.shape[-1] // 2
-            pair = torch.hypot(rotated[..., :half], rotated[..., half:]).repeat(1, 1, 1, 2).detach()
-            angles = torch.arange(tokens)[:, None] * self.inverse.repeat(2)
-            table = (8 * U + self.relative) * angles + 8 * U
-            self.note(rotated, pair * (2**0.5 * gamma(3) + 2 * 2**0.5 * table))
+            # |x cos| + |x' sin| is at most sqrt(2) times the length of the pair; three roundings.
+            first, second = rotated.detach().chunk(2, -1)
+            pair = 2**0.5 * torch.hypot(first, second).repeat(1, 1, 1, 2)
+            self.nodes.append(Node(rotated, U * 3**0.5 * pair))
         groups = query.shape[1] // key.shape[1]
         keys, values = (t.repeat_interleave(groups, 1) for t in (key, value))
         scores = torch.matmul(query, keys.transpose(2, 3)) * scaling
         magnitude = query.detach().abs() @ keys.detach().abs().transpose(2, 3) * scaling
-        self.note(scores, gamma(query.shape[3] + 2) * magnitude)
+        self.nodes.append(Node(scores, U * (query.shape[3] + 2) ** 0.5 * magnitude))
         masked = scores + mask
         probs = torch.nn.functional.softmax(masked, dim=-1, dtype=torch.float64)
         p, s = probs.detach(), masked.detach()
-        depth = (s.amax(-1, keepdim=True) - s).clamp(0, 1e4) + 5
-        spread = (p * depth).sum(-1, keepdim=True)
-        self.note(probs, 2 * p * (U * (depth + spread) + gamma(tokens) + 2 * U))
+        depth = (s.amax(-1, keepdim=True) - s).clamp(0, 1e4) + 5  # docs/numerics/bounds.md
+        # The sum has the errors of the exponentials, weighted, and of its additions.
+        shared = 2 * ((p * depth).sum(-1) + tokens**0.5 + 2)
+        self.nodes.append(Node(probs, 2 * U * p * (depth + 1), shared))
         output = torch.matmul(probs, values)
-        self.note(output, gamma(tokens + 1) * (p @ values.detach().abs()))
+        self.nodes.append(Node(output, U * (tokens + 1) ** 0.5 * (p @ values.detach().abs())))
         return output.transpose(1, 2).contiguous(), probs
+
+    def add_hooks(self, model: Any) -> list[Any]:
+        def rotary(module: Any, _inputs: Any, output: Any) -> Any:
+            self.tables = Tables(module.inv_freq.double(), self.relative, *output)
+            return self.tables.cos, self.tables.sin
+
+        def into(_module: Any, inputs: Any) -> None:
+            self.one_rounding(inputs[0])
+
+        def out_of(_module: Any, _inputs: Any, output: Any) -> None:
+            self.one_rounding(output[0] if isinstance(output, tuple) else output)
+
+        hooks = [model.model.rotary_emb.register_forward_hook(rotary)]
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                hooks.append(module.register_forward_hook(self.linear))
+            elif type(module).__name__.endswith("RMSNorm"):
+                hooks.append(module.register_forward_hook(self.norm))
+        for layer in model.model.layers:
+            hooks.append(layer.mlp.act_fn.register_forward_hook(self.activation))
+            hooks.append(layer.mlp.down_proj.register_forward_pre_hook(into))
+            hooks.append(layer.post_attention_layernorm.register_forward_pre_hook(into))
+            hooks.append(layer.register_forward_hook(out_of))
+        return hooks
 
 
 def bounds(model: Any, ids: list[int], places: list[tuple[int, int]]) -> list[float]:
-    """For each (token, vocabulary) of `places` the bound of that logit. `model`: eager, float64."""
-    errors = Errors()
-    rotary = model.model.rotary_emb
-    hooks = []
+    """For each (token, word) of `places` the bound of that logit. `model`: eager, float64."""
+    run = Run(model.config)
     before = model.config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS.register(NAME, errors.attention)
+    ALL_ATTENTION_FUNCTIONS.register(NAME, run.attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)
-
-    def keep_frequencies(module: Any, _inputs: Any, _output: Any) -> None:
-        errors.inverse = module.inv_freq.double()
-        # Exponents that are rounded, theta of dynamic scaling, ramps: a bound for all of them.
-        theta = model.config.rope_parameters["rope_theta"]
-        factor = model.config.rope_parameters.get("factor", 1.0)
-        errors.relative = U * (2 * float(torch.tensor(theta).log()) + 16 * factor)
-
+    hooks = run.add_hooks(model)
     try:
         model.config._attn_implementation = NAME
-        hooks.append(rotary.register_forward_hook(keep_frequencies))
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                hooks.append(module.register_forward_hook(errors.linear))
-            elif type(module).__name__.endswith("RMSNorm"):
-                hooks.append(module.register_forward_hook(errors.norm))
-        for layer in model.model.layers:
-            hooks.append(layer.mlp.act_fn.register_forward_hook(errors.elementwise))
-            hooks.append(layer.mlp.down_proj.register_forward_pre_hook(errors.input_of))
-            hooks.append(layer.post_attention_layernorm.register_forward_pre_hook(errors.input_of))
-            hooks.append(layer.register_forward_hook(errors.elementwise))
         logits = model(torch.tensor([ids]), use_cache=False).logits[0]
         result = []
         for token, word in places:
-            for value, _ in errors.nodes:
+            for value in (*(n.value for n in run.nodes), run.tables.cos, run.tables.sin):
                 value.grad = None
             logits[token, word].backward(retain_graph=True)
-            total = sum(
-                float((value.grad.abs() * bound).sum())
-                for value, bound in errors.nodes
-                if value.grad is not None
-            )
-            result.append(total)
+            squares, rest = run.tables.parts()
+            squares += sum(node.squares() for node in run.nodes)
+            result.append(LUCK * squares**0.5 + rest)
         return result
     finally:
         model.config._attn_implementation = before

@@ -1,9 +1,11 @@
-"""Every architecture x rotary embedding against transformers: float32 logits within a derived bound,
-greedy tokens, and transformers' own traces judged healthy. The cases: architectures.py.
+"""Every architecture x rotary embedding against transformers: float32 logits within a derived
+bound, greedy tokens, and transformers' own traces judged healthy. The cases: architectures.py.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 from architectures import (  # noqa: E402
-    CASES, IDS, ORIGINAL, Case, capture, joined, load, share_of_bound,
+    CASES,
+    IDS,
+    ORIGINAL,
+    Case,
+    capture,
+    joined,
+    load,
+    share_of_bound,
 )  # fmt: skip
 
 
@@ -40,6 +49,38 @@ def test_float32_logits_are_within_the_bound(
     report = samebits_program.json("check", folders[case], own)
     assert report["findings"] == []
     assert {node["grade"] for node in report["nodes"]} <= {"identical", "rounding"}
+
+
+# Small mistakes that a configuration can hold.
+EDITS: list[tuple[Case, dict[str, Any]]] = [
+    (Case("mistral", "yarn"), {"sliding_window": 14}),
+    (Case("qwen3", "yarn"), {"sliding_window": 12}),
+    (Case("llama", "llama3"), {"factor": 9.0}),
+    (Case("qwen2", "yarn"), {"factor": 4.1}),
+    (Case("mistral", "dynamic"), {"factor": 2.6}),
+    (Case("qwen2", "linear"), {"factor": 4.01}),
+    (Case("llama", "default"), {"rms_norm_eps": 1e-5}),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "edit"), EDITS, ids=[f"{c.name}-{next(iter(e))}" for c, e in EDITS]
+)
+def test_the_bound_notices_small_mistakes(
+    case: Case, edit: dict[str, Any], folders: dict[Case, Path], samebits_program: Any,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    wrong = tmp_path / "wrong"
+    shutil.copytree(folders[case], wrong)
+    config = json.loads((wrong / "config.json").read_text())
+    for key, value in edit.items():
+        rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+        (config if key in config else rope)[key] = value
+    (wrong / "config.json").write_text(json.dumps(config))
+    own = tmp_path / "own.safetensors"
+    done = samebits_program("trace", wrong, "--ids", joined(IDS), "--dtype", "float32", "-o", own)
+    assert done.returncode == 0, done.stderr
+    assert share_of_bound(folders[case], own) > 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

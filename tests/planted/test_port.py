@@ -28,8 +28,9 @@ def node_names(shape: str) -> list[str]:
     """Every node of the trace format, in the order of execution."""
     names = ["model.embed_tokens", "model.rotary.cos", "model.rotary.sin"]
     for n in range(SHAPES[shape].num_hidden_layers):
-        nodes = [node for node in LAYER_NODES if SHAPES[shape].has("qk_norm") or "k_norm" not in node
-                 and "q_norm" not in node]  # fmt: skip
+        nodes = [*LAYER_NODES]
+        if not SHAPES[shape].has("qk_norm"):
+            nodes = [node for node in nodes if not node.endswith(("q_norm", "k_norm"))]
         names += [f"model.layers.{n}.{node}".removesuffix(".") for node in nodes]
     return [*names, "model.norm", "lm_head"]
 

@@ -4,8 +4,8 @@ Each node is computed again in float64 from the inputs that the port recorded. I
 outcome must lie between the roundings of y - B and y + B, B being the error bound of float32
 accumulation in any order (gamma(n) = n u / (1 - n u)); elementwise nodes have B = 0. This is a
 small judge of its own, so that the port is known to be healthy without asking samebits. Left out:
-q_norm, windows and scaled rotary embeddings, of the shapes Q and M (test_port.py compares those with
-transformers).
+q_norm, windows and scaled rotary embeddings, of the shapes Q and M (test_port.py compares those
+with transformers).
 """
 
 from __future__ import annotations
