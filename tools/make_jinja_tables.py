@@ -7,7 +7,6 @@ version of the Python that runs this. Usage: python3 tools/make_jinja_tables.py 
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 from collections.abc import Callable
 
@@ -77,9 +76,8 @@ def escaped(text: str) -> str:
 
 
 def main() -> None:
-    print(
-        f"// Made by tools/make_jinja_tables.py, Unicode {unicodedata.unidata_version}. Do not edit."
-    )
+    version = unicodedata.unidata_version
+    print(f"// Made by tools/make_jinja_tables.py, Unicode {version}. Do not edit.")
     print("// clang-format off")
     print('#include "samebits/jinja/unicode_tables.h"\n')
     print("namespace samebits::jinja::tables {\n")
@@ -112,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -95,6 +95,7 @@ struct Node {
   bool recursive = false;  // of a for
   bool uses_loop = false;  // its body reads `loop`
   bool uses_caller = false, uses_varargs = false, uses_kwargs = false;  // of a macro
+  int known_truth = -1;  // 0 or 1 of a constant: jinja2 never looks at what it makes unreachable
   int line = 1;
   int height = 1;
   int name = -1;  // number of the name

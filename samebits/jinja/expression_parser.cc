@@ -43,7 +43,7 @@ Node* Parser::Expression(bool with_condition) {
   Node* node = Or();
   if (with_condition && IsName("if")) {
     node = Conditions(node);
-    for (size_t i = first; i < tree_.nodes.size(); ++i) tree_.nodes[i].soft = true;
+    Soften(first);
   }
   if (--expressions_ == 0) {
     for (size_t i = first; i < tree_.nodes.size(); ++i) CheckNames(tree_.nodes[i]);
@@ -72,15 +72,33 @@ void Parser::CheckNames(const Node& node) const {
   }
 }
 
+void Parser::Soften(size_t first) {
+  for (size_t i = first; i < tree_.nodes.size(); ++i) tree_.nodes[i].soft = true;
+}
+
 Node* Parser::Or() {
   Node* left = And();
-  while (SkipName("or")) left = Binary(NodeKind::kOr, Op::kAdd, left, And());
+  while (SkipName("or")) {
+    const size_t first = tree_.nodes.size();
+    Node* right = And();
+    if (left->known_truth == 1) Soften(first);
+    const int known = left->known_truth == 0 ? right->known_truth : left->known_truth;
+    left = Binary(NodeKind::kOr, Op::kAdd, left, right);
+    left->known_truth = known;
+  }
   return left;
 }
 
 Node* Parser::And() {
   Node* left = Not();
-  while (SkipName("and")) left = Binary(NodeKind::kAnd, Op::kAdd, left, Not());
+  while (SkipName("and")) {
+    const size_t first = tree_.nodes.size();
+    Node* right = Not();
+    if (left->known_truth == 0) Soften(first);
+    const int known = left->known_truth == 1 ? right->known_truth : left->known_truth;
+    left = Binary(NodeKind::kAnd, Op::kAdd, left, right);
+    left->known_truth = known;
+  }
   return left;
 }
 
@@ -90,6 +108,7 @@ Node* Parser::Not() {
   if (!SkipName("not")) return Compare();
   Node* node = New(NodeKind::kNot);
   node->a = Child(node, Not());
+  if (node->a->known_truth >= 0) node->known_truth = 1 - node->a->known_truth;
   return node;
 }
 

@@ -27,10 +27,10 @@ OrderedJson Variables() {
 // Small, so that every input is quick; each can still be reached.
 Limits SmallLimits() {
   Limits limits;
-  limits.template_bytes = 1 << 14;
-  limits.nodes = 5000;
-  limits.steps = 20'000;
-  limits.bytes = 1 << 20;
+  limits.template_bytes = 1 << 12;
+  limits.nodes = 2000;
+  limits.steps = 5000;
+  limits.bytes = 1 << 18;
   limits.output_bytes = 1 << 16;
   limits.depth = 200;
   return limits;

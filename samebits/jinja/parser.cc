@@ -98,6 +98,7 @@ Node* Parser::New(NodeKind kind) {
 Node* Parser::Constant(Value value) {
   Node* node = New(NodeKind::kConst);
   node->value = std::move(value);
+  node->known_truth = Truth(node->value) ? 1 : 0;
   return node;
 }
 

@@ -61,6 +61,7 @@ class Parser {
   Node* Expression(bool with_condition = true);
   Node* Conditions(Node* node);
   void CheckNames(const Node& node) const;
+  void Soften(size_t first);  // all nodes made since
   Node* Or();
   Node* And();
   Node* Not();

@@ -204,8 +204,9 @@ class Maker:
             return tag("%", f"filter {applied}") + body + tag("%", "endfilter")
         return (
             tag("%", f"with {name} = {self.expression(1)}, y = {name}") + tag("{", "y") + body
-            + tag("%", "endwith") + self.pick(["", tag("#", "note"), "{% raw %} {{ n }} {% endraw %}",
-                                             "{% generation %}g{{ n }}{% endgeneration %}"])
+            + tag("%", "endwith")
+            + self.pick(["", tag("#", "note"), "{% raw %} {{ n }} {% endraw %}",
+                         "{% generation %}g{{ n }}{% endgeneration %}"])
         )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def test_smollm2(smollm2: Path) -> None:
 def test_the_program_prints_text_and_ids(
     samebits_program: Any, smollm2: Path, tmp_path: Path
 ) -> None:
-    if samebits_program("tokenize", "--help").returncode != 0:
+    if "  tokenize " not in samebits_program("--help").stdout:
         pytest.skip("no command tokenize in this build")
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
