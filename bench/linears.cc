@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/limits.h"
+#include "samebits/kernels/limits.h"
 #include "samebits/base/error.h"
 #include "samebits/tensor/convert.h"
 

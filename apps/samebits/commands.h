@@ -11,6 +11,7 @@ void RegisterRun(CLI::App& app, int& exit_code);
 void RegisterChat(CLI::App& app, int& exit_code);
 void RegisterTokenize(CLI::App& app, int& exit_code);
 void RegisterTrace(CLI::App& app, int& exit_code);
+void RegisterBench(CLI::App& app, int& exit_code);
 void RegisterCheck(CLI::App& app, int& exit_code);
 void RegisterDiff(CLI::App& app, int& exit_code);
 void RegisterCompletion(CLI::App& app, int& exit_code);

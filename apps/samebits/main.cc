@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   samebits::RegisterTrace(app, exit_code);
   samebits::RegisterCheck(app, exit_code);
   samebits::RegisterDiff(app, exit_code);
+  samebits::RegisterBench(app, exit_code);
   samebits::RegisterCompletion(app, exit_code);
   try {
     app.parse(argc, argv);

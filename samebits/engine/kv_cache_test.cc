@@ -50,6 +50,19 @@ class KvCacheTest : public testing::TestWithParam<DType> {
   std::vector<uint8_t> keys_, values_;
 };
 
+TEST_P(KvCacheTest, TruncatedAndContinued) {
+  KvCache cache(GetParam(), kHeads, kHeadDim);
+  Append(cache, 70);
+  for (const int64_t length : {70, 65, 64, 3, 0}) {
+    cache.Truncate(length);
+    keys_.resize(static_cast<size_t>(length * kHeads * row_bytes_));
+    values_.resize(keys_.size());
+    Check(cache);
+    Append(cache, 61);
+    Check(cache);
+  }
+}
+
 TEST_P(KvCacheTest, RowByRowAcrossGrowth) {
   KvCache cache(GetParam(), kHeads, kHeadDim);
   EXPECT_EQ(cache.length(), 0);

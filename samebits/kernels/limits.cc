@@ -1,4 +1,4 @@
-#include "bench/limits.h"
+#include "samebits/kernels/limits.h"
 
 #include <immintrin.h>
 #include <sys/mman.h>

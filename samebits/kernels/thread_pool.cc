@@ -1,18 +1,10 @@
 #include "samebits/kernels/thread_pool.h"
 
-#include <sched.h>
-
-#include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <condition_variable>
 #include <exception>
-#include <fstream>
 #include <mutex>
-#include <set>
-#include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "samebits/base/error.h"
@@ -20,40 +12,11 @@
 namespace samebits {
 namespace {
 
-// CPU time that the cgroup allows, in CPUs; a large number without a limit.
-int CgroupLimit() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 1 << 20;
-  const double cpus = std::strtod(quota.c_str(), nullptr) / period;
-  return std::max(1, static_cast<int>(std::lround(cpus)));
-}
-
 // Waits this many turns for new work before it sleeps: some microseconds, less than a wake-up
 // costs.
 constexpr int kSpins = 2000;
 
 }  // namespace
-
-int DefaultThreads() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return 1;
-  std::set<std::pair<int, int>> cores;  // (package, core)
-  int cpus = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    ++cpus;
-    const std::string topology = fmt::format("/sys/devices/system/cpu/cpu{}/topology/", cpu);
-    int package = 0, core = cpu;
-    std::ifstream(topology + "physical_package_id") >> package;
-    std::ifstream(topology + "core_id") >> core;
-    cores.insert({package, core});
-  }
-  const int physical = cores.empty() ? cpus : static_cast<int>(cores.size());
-  return std::max(1, std::min(physical, CgroupLimit()));
-}
 
 struct ThreadPool::Impl {
   std::vector<std::thread> workers;

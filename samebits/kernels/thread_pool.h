@@ -4,11 +4,18 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 
 namespace samebits {
 
-// One a physical core, within the CPUs (affinity, cgroup) that the process may use.
-int DefaultThreads();
+// One a physical core, within the CPUs (affinity, cgroup) that the process may use. `root` is what
+// stands before /proc and /sys: tests have their own.
+int DefaultThreads(const std::string& root = "");
+
+// Whole CPUs that the quota of the process's cgroup (version 1 or 2, and those around it) pays for,
+// at least one; nothing: no quota.
+std::optional<int> CgroupCpus(const std::string& root = "");
 
 class ThreadPool {
  public:
