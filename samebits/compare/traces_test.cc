@@ -147,15 +147,30 @@ TEST_F(CompareTracesTest, ProbsHaveNoMaskedPlaces) {
                    .same());
 }
 
+TEST_F(CompareTracesTest, ScoresThatASlidingWindowHidesAreNotCompared) {
+  const std::string scores = "model.layers.0.self_attn.scores";
+  const std::string probs = "model.layers.0.self_attn.probs";
+  const auto make = [&](float hidden, float seen) {  // token 1 does not see key 0
+    return Make({{scores, {{1, 2, 2}, {1, 9, hidden, seen}}}, {probs, {{1, 2, 2}, {1, 0, 0, 1}}}});
+  };
+  EXPECT_TRUE(CompareTraces(make(0, 3), make(5, 3)).same());
+  EXPECT_FALSE(CompareTraces(make(0, 3), make(0, 4)).same());
+}
+
 TEST(SortByForwardPass, TheOrderOfTheFormat) {
   std::vector<std::string> expected = {"model.embed_tokens", "model.rotary.cos",
                                        "model.rotary.sin"};
   for (const char* layer : {"model.layers.0", "model.layers.2", "model.layers.10"}) {
-    for (const char* node :
-         {".input_layernorm", ".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj",
-          ".self_attn.q_rope", ".self_attn.k_rope", ".self_attn.scores", ".self_attn.probs",
-          ".self_attn.context", ".self_attn.o_proj", ".attn_residual", ".post_attention_layernorm",
-          ".mlp.gate_proj", ".mlp.up_proj", ".mlp.act", ".mlp.gated", ".mlp.down_proj", ""}) {
+    for (const char* node : {".input_layernorm",   ".self_attn.q_proj",
+                             ".self_attn.k_proj",  ".self_attn.v_proj",
+                             ".self_attn.q_norm",  ".self_attn.k_norm",
+                             ".self_attn.q_rope",  ".self_attn.k_rope",
+                             ".self_attn.scores",  ".self_attn.probs",
+                             ".self_attn.context", ".self_attn.o_proj",
+                             ".attn_residual",     ".post_attention_layernorm",
+                             ".mlp.gate_proj",     ".mlp.up_proj",
+                             ".mlp.act",           ".mlp.gated",
+                             ".mlp.down_proj",     ""}) {
       expected.push_back(std::string(layer) + node);
     }
   }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cases
-from cases import Case, bug_cases, chain_cases, layer_cases
+from cases import OLD_SHAPES, Case, bug_cases, chain_cases, is_short, layer_cases
 from faults import BOTH, CHAINS
 from make_checkpoints import SHAPES, prompt
 from samebits import Trace, load_trace
@@ -51,6 +51,8 @@ def test_each_bug_shows_first_where_it_was_planted(
     healthy: dict[int, Trace] = {}
     extra = layer_cases(shape, dtype) if shape == "A" else []
     for case in bug_cases(shape, dtype) + extra:
+        if not is_short(case):
+            continue
         if case.tokens not in healthy:
             path = Case(shape, dtype, tokens=case.tokens).record(checkpoints, tmp_path)
             healthy[case.tokens] = load_trace(path)
@@ -62,7 +64,7 @@ def test_each_bug_shows_first_where_it_was_planted(
         assert first_difference(shape, healthy[case.tokens], trace) == case.first_node, case.name
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OLD_SHAPES)
 def test_bugs_of_low_precision_do_nothing_in_float32(
     shape: str, checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -85,13 +87,13 @@ CHAIN_NODES = {
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OLD_SHAPES)
 def test_each_chain_moves_its_node(
     shape: str, chain: str, checkpoints: Path, tmp_path: Path
 ) -> None:
     expected: str | None = CHAIN_NODES[chain]
     s = SHAPES[shape]
-    if chain == "bias-separate" and s.model_type != "qwen2":
+    if chain == "bias-separate" and s.model_type == "llama":
         expected = None  # no biases
     if chain.startswith("scale-") and s.head_dim == 64:
         expected = None  # 1/8 is a power of two: scaling commutes with rounding
@@ -100,7 +102,7 @@ def test_each_chain_moves_its_node(
     assert first_difference(shape, healthy, changed) == expected
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OLD_SHAPES)
 def test_chains_do_nothing_in_float32(shape: str, checkpoints: Path, tmp_path: Path) -> None:
     traces = [load_trace(c.record(checkpoints, tmp_path)) for c in chain_cases(shape, "float32")]
     for trace in traces[1:]:
