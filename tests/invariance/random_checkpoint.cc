@@ -66,19 +66,33 @@ void WriteFile(const std::string& path, const std::string& data) {
 }  // namespace
 
 void WriteRandomCheckpoint(const CheckpointSpec& spec, const std::string& folder) {
-  const Json config = {{"model_type", spec.model_type},
-                       {"num_hidden_layers", spec.num_hidden_layers},
-                       {"hidden_size", spec.hidden_size},
-                       {"num_attention_heads", spec.num_attention_heads},
-                       {"num_key_value_heads", spec.num_key_value_heads},
-                       {"intermediate_size", spec.intermediate_size},
-                       {"vocab_size", spec.vocab_size},
-                       {"max_position_embeddings", 1024},
-                       {"rms_norm_eps", 1e-6},
-                       {"rope_theta", 10000.0},
-                       {"hidden_act", "silu"},
-                       {"tie_word_embeddings", spec.tied},
-                       {"torch_dtype", ModelDTypeName(spec.stored)}};
+  Json config = {{"model_type", spec.model_type},
+                 {"num_hidden_layers", spec.num_hidden_layers},
+                 {"hidden_size", spec.hidden_size},
+                 {"num_attention_heads", spec.num_attention_heads},
+                 {"num_key_value_heads", spec.num_key_value_heads},
+                 {"intermediate_size", spec.intermediate_size},
+                 {"vocab_size", spec.vocab_size},
+                 {"max_position_embeddings", spec.max_position_embeddings},
+                 {"rms_norm_eps", 1e-6},
+                 {"rope_theta", 10000.0},
+                 {"hidden_act", "silu"},
+                 {"tie_word_embeddings", spec.tied},
+                 {"torch_dtype", ModelDTypeName(spec.stored)}};
+  if (spec.model_type == "qwen3" || spec.model_type == "mistral") {
+    config["head_dim"] = spec.head_dim;
+  }
+  if (spec.model_type == "mistral") config["sliding_window"] = nullptr;
+  if (spec.sliding_window > 0) {
+    config["sliding_window"] = spec.sliding_window;
+    if (spec.model_type != "mistral") {
+      config["use_sliding_window"] = true;
+      config["max_window_layers"] = 1;
+    }
+  }
+  if (*spec.rope_scaling != '\0') {
+    config["rope_scaling"] = ParseJson(spec.rope_scaling, "rope_scaling");
+  }
   const std::string text = config.dump(2) + "\n";
   WriteFile(folder + "/config.json", text);
   Random random(spec.seed);

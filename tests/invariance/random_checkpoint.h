@@ -16,10 +16,14 @@ struct CheckpointSpec {
   bool tied = false;
   int64_t num_hidden_layers = 2;
   int64_t hidden_size = 72;
-  int64_t num_attention_heads = 6;  // of 12
+  int64_t num_attention_heads = 6;
   int64_t num_key_value_heads = 2;
+  int64_t head_dim = 12;
   int64_t intermediate_size = 100;
   int64_t vocab_size = 131;
+  int64_t max_position_embeddings = 1024;
+  int64_t sliding_window = 0;     // qwen2, qwen3: of the layers behind the first
+  const char* rope_scaling = "";  // JSON, as in config.json
   uint64_t seed = 1;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "samebits/base/error.h"
 #include "samebits/engine/sampler.h"
@@ -19,6 +20,7 @@ std::vector<std::byte> Copy(const TensorView& view) {
 
 const TensorView* ReadPrompt(Runtime& runtime, Sequence& sequence, const Way& way,
                              const std::vector<int64_t>& prompt, Recorder* recorder) {
+  sequence.Plan(sequence.length() + static_cast<int64_t>(prompt.size()));
   const TensorView* logits = nullptr;
   const auto total = static_cast<int64_t>(prompt.size());
   for (int64_t at = 0; at < total; at += way.chunk) {
@@ -59,14 +61,14 @@ void MemoryRecorder::Record(std::string_view name, const TensorView& rows, int64
   }
 }
 
-Outcome RunWay(const Graph& graph, const Checkpoint& checkpoint, DType dtype, const Way& way,
-               const std::vector<int64_t>& prompt, int64_t steps, bool record) {
+Outcome RunWay(const Subject& subject, const Way& way, const std::vector<int64_t>& prompt,
+               int64_t steps, bool record) {
   Outcome outcome;
-  const RuntimeOptions options{dtype, way.isa, way.threads};
+  const RuntimeOptions options{subject.dtype, way.isa, way.threads};
   const auto generate = [&](const SamplingOptions& sampling, Recorder* recorder,
                             std::vector<int64_t>& ids,
                             std::vector<std::vector<std::byte>>& all_logits) {
-    Runtime runtime(graph, checkpoint, options);
+    Runtime runtime(subject.graph, subject.checkpoint, options);
     Sequence sequence = runtime.NewSequence();
     const TensorView* logits = ReadPrompt(runtime, sequence, way, prompt, recorder);
     all_logits.push_back(Copy(*logits));
@@ -77,23 +79,115 @@ Outcome RunWay(const Graph& graph, const Checkpoint& checkpoint, DType dtype, co
     }
   };
   if (record) {
-    MemoryRecorder recorder(graph, dtype, static_cast<int64_t>(prompt.size()) + steps);
+    MemoryRecorder recorder(subject.graph, subject.dtype,
+                            static_cast<int64_t>(prompt.size()) + steps);
     generate({}, &recorder, outcome.greedy, outcome.logits);
     outcome.tensors = std::move(recorder).Take();
   } else {
     generate({}, nullptr, outcome.greedy, outcome.logits);
-    generate({.temperature = 0.9, .top_k = 50, .top_p = 0.95, .seed = 3}, nullptr, outcome.sampled,
-             outcome.sampled_logits);
+    SamplingOptions sampling;
+    sampling.temperature = 0.9;
+    sampling.top_k = 50;
+    sampling.top_p = 0.95;
+    sampling.seed = 3;
+    generate(sampling, nullptr, outcome.sampled, outcome.sampled_logits);
   }
   return outcome;
 }
 
-void ForVisible(const std::string& name, const Tensor& tensor,
+std::vector<Outcome> RunBatch(const Subject& subject, const Way& way,
+                              const std::vector<std::vector<int64_t>>& prompts, int64_t steps,
+                              bool record) {
+  struct Text {
+    Sequence sequence;
+    std::optional<MemoryRecorder> recorder;
+    int64_t at = 0;  // of the prompt
+    bool done = false;
+  };
+  Runtime runtime(subject.graph, subject.checkpoint, {subject.dtype, way.isa, way.threads});
+  std::vector<Outcome> outcomes(prompts.size());
+  std::vector<Text> texts;
+  texts.reserve(prompts.size());
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto size = static_cast<int64_t>(prompts[i].size());
+    texts.push_back({runtime.NewSequence(), {}, 0, false});
+    if (record && i % 2 == 0) {
+      texts[i].recorder.emplace(subject.graph, subject.dtype, size + steps);
+    }
+    texts[i].sequence.Plan(size);
+    outcomes[i].greedy.reserve(static_cast<size_t>(steps));
+  }
+  for (int64_t call = 0;; ++call) {
+    std::vector<Part> parts;
+    std::vector<size_t> which;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      Text& text = texts[i];
+      if (text.done) continue;
+      const auto size = static_cast<int64_t>(prompts[i].size());
+      const int64_t count = std::min(size - text.at, 1 + (call + 3 * static_cast<int64_t>(i)) % 7);
+      const std::span<const int64_t> ids =
+          count > 0 ? std::span(prompts[i])
+                          .subspan(static_cast<size_t>(text.at), static_cast<size_t>(count))
+                    : std::span<const int64_t>(&outcomes[i].greedy.back(), 1);
+      text.at += count;
+      parts.push_back({&text.sequence, ids, text.recorder ? &*text.recorder : nullptr});
+      which.push_back(i);
+    }
+    if (parts.empty()) break;
+    TensorView row = runtime.Forward(parts);
+    row.shape[0] = 1;
+    for (const size_t i : which) {
+      if (texts[i].at == static_cast<int64_t>(prompts[i].size())) {
+        const auto chosen = static_cast<int64_t>(outcomes[i].greedy.size());
+        outcomes[i].logits.push_back(Copy(row));
+        texts[i].done = chosen == steps;
+        if (!texts[i].done) outcomes[i].greedy.push_back(SampleToken(row, {}, chosen));
+      }
+      row.data += row.bytes();
+    }
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].recorder) outcomes[i].tensors = std::move(*texts[i].recorder).Take();
+  }
+  return outcomes;
+}
+
+Outcome RunBehindPrefix(const Subject& subject, const Way& way, const std::vector<int64_t>& other,
+                        int64_t kept, const std::vector<int64_t>& prompt, int64_t steps) {
+  Runtime runtime(subject.graph, subject.checkpoint, {subject.dtype, way.isa, way.threads});
+  Sequence sequence = runtime.NewSequence();
+  const TensorView* logits = ReadPrompt(runtime, sequence, way, other, nullptr);
+  for (int64_t step = 0; step < 2; ++step) {
+    const int64_t id = SampleToken(*logits, {}, step);
+    logits = &runtime.Forward(sequence, std::span(&id, 1));
+  }
+  sequence.Truncate(kept);
+  Outcome outcome;
+  MemoryRecorder recorder(subject.graph, subject.dtype,
+                          static_cast<int64_t>(prompt.size()) + steps);
+  logits = ReadPrompt(runtime, sequence, way, {prompt.begin() + kept, prompt.end()}, &recorder);
+  outcome.logits.push_back(Copy(*logits));
+  for (int64_t step = 0; step < steps; ++step) {
+    outcome.greedy.push_back(SampleToken(*logits, {}, step));
+    logits = &runtime.Forward(sequence, std::span(&outcome.greedy.back(), 1), &recorder);
+    outcome.logits.push_back(Copy(*logits));
+  }
+  outcome.tensors = std::move(recorder).Take();
+  return outcome;
+}
+
+void ForVisible(const std::string& name, const Tensor& tensor, int64_t first,
                 const std::function<void(int64_t offset, int64_t count)>& fn) {
-  if (!name.ends_with(".scores")) return fn(0, tensor.elements());
+  if (!IsSquare(name)) {
+    const int64_t row = tensor.elements() / tensor.shape()[0];
+    return fn(first * row, tensor.elements() - first * row);
+  }
   const int64_t heads = tensor.shape()[0], tokens = tensor.shape()[1];
+  const bool scores = name.ends_with(".scores");
   for (int64_t head = 0; head < heads; ++head) {
-    for (int64_t t = 0; t < tokens; ++t) fn((head * tokens + t) * tokens, t + 1);
+    for (int64_t t = first; t < tokens; ++t) {
+      fn((head * tokens + t) * tokens, scores ? t + 1 : tokens);
+    }
   }
 }
 

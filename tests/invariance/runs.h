@@ -1,5 +1,5 @@
-// One way of running a prompt and what came out: every tensor of every token, and the tokens that
-// were chosen. Used by the invariance tests.
+// Ways of running a prompt and what came out: every tensor of every token, and the tokens that were
+// chosen. Used by the invariance tests.
 #pragma once
 
 #include <functional>
@@ -37,14 +37,33 @@ struct Outcome {
   std::vector<int64_t> greedy, sampled;
 };
 
+// What is run: the model and the dtype.
+struct Subject {
+  const Graph& graph;
+  const Checkpoint& checkpoint;
+  DType dtype;
+};
+
 // Reads the prompt in chunks, then chooses and reads `steps` tokens greedily. Recorded: keeps the
 // tensors. Not recorded: does it again with sampling (temperature 0.9, top-k 50, top-p 0.95).
-Outcome RunWay(const Graph& graph, const Checkpoint& checkpoint, DType dtype, const Way& way,
-               const std::vector<int64_t>& prompt, int64_t steps, bool record);
+Outcome RunWay(const Subject& subject, const Way& way, const std::vector<int64_t>& prompt,
+               int64_t steps, bool record);
 
-// Values of tensor `name` that mean something: places of scores that the mask hides are left out.
-// Calls fn(offset, count) for each stretch.
-void ForVisible(const std::string& name, const Tensor& tensor,
+// The same for several prompts at once, greedily: in every call each text has other numbers of
+// tokens, and some are still being read while others are decoded. Texts with an even number are
+// recorded if `record`.
+std::vector<Outcome> RunBatch(const Subject& subject, const Way& way,
+                              const std::vector<std::vector<int64_t>>& prompts, int64_t steps,
+                              bool record);
+
+// Reads `other`, chooses two tokens, keeps the first `kept` ones (which the prompt must begin with)
+// and goes on with the prompt from there, recorded: rows of tensors before `kept` are 0.
+Outcome RunBehindPrefix(const Subject& subject, const Way& way, const std::vector<int64_t>& other,
+                        int64_t kept, const std::vector<int64_t>& prompt, int64_t steps);
+
+// Values of tensor `name`, of the tokens from `first` on, that mean something: places of scores
+// that the causal mask hides are left out. Calls fn(offset, count) for each stretch.
+void ForVisible(const std::string& name, const Tensor& tensor, int64_t first,
                 const std::function<void(int64_t offset, int64_t count)>& fn);
 
 }  // namespace samebits
