@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "samebits/kernels/limits.h"
 #include "samebits/base/error.h"
+#include "samebits/kernels/limits.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {

@@ -21,7 +21,8 @@ report "Paths of one machine" "$(
   git grep -nIF -e "$PWD/" || true
 )"
 
-report "Sources over 700 lines" "$(git ls-files -z '*.cc' '*.h' '*.py' | xargs -0 wc -l |
+# Tables that a script makes are not read line by line.
+report "Sources over 700 lines" "$(git ls-files -z '*.cc' '*.h' '*.py' ':!*_tables.cc' | xargs -0 wc -l |
   awk '$2 != "total" && $1 > 700' || true)"
 report "Files over 20 MB" "$(git ls-files -z | xargs -0 du -k | awk '$1 > 20480' || true)"
 report "Carriage returns" "$(git grep -lI $'\r$' -- '*.cc' '*.h' '*.py' '*.md' '*.sh' || true)"

@@ -26,14 +26,15 @@ class Terminal:
         self.master, slave = pty.openpty()
         environment = dict(os.environ, XDG_STATE_HOME=str(state), TERM="xterm", LC_ALL="C.UTF-8")
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True,
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment,
+            start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(slave)
         self.text = ""
 
     def wait_for(self, pattern: str, seconds: float = 60) -> str:
-        """Reads until the pattern matches; what comes behind the match is kept for the next call."""
+        """Reads until the pattern matches; what comes behind it is kept for the next call."""
         end = time.monotonic() + seconds
         while not (match := re.search(pattern, self.text)):
             left = end - time.monotonic()
