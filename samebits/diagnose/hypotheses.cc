@@ -201,12 +201,15 @@ void WindowHypotheses(const Replay& base, const ReplaySource& source, List& list
 void ProbsHypotheses(const Replay& base, const ReplaySource& source, List& list) {
   const std::pair<MaskKind, const char*> masks[] = {
       {MaskKind::kNone, "sees later tokens: there is no causal mask"},
+      {MaskKind::kLater, "sees later tokens: there is a window and no causal mask"},
       {MaskKind::kNotSelf, "a token does not see itself"},
       {MaskKind::kNext, "a token sees the next one"}};
   for (const auto& [mask, detail] : masks) {
+    if (mask == MaskKind::kLater && base.node.attributes.window == 0) continue;
     Replay r = base;
     r.mask = mask;
-    Add(list, mask == MaskKind::kNone ? "mask-missing" : "mask-offset", detail, r);
+    const bool missing = mask == MaskKind::kNone || mask == MaskKind::kLater;
+    Add(list, missing ? "mask-missing" : "mask-offset", detail, r);
   }
   WindowHypotheses(base, source, list);
   if (source.dtype == DType::kF32) return;

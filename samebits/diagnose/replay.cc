@@ -244,6 +244,8 @@ bool Seen(const Attributes& a, MaskKind mask, int64_t token, int64_t key) {
   if (mask == MaskKind::kNone) return true;
   if (a.window > 0 && key <= token - a.window) return false;
   switch (mask) {
+    case MaskKind::kLater:
+      return true;
     case MaskKind::kNotSelf:
       return key < token;
     case MaskKind::kNext:

@@ -34,6 +34,7 @@ enum class ScalePlace {
 enum class MaskKind {
   kCausal,   // key j is seen by token t when j <= t
   kNone,     // every key
+  kLater,    // every key, as far as the window goes
   kNotSelf,  // j < t
   kNext,     // j <= t + 1
 };
