@@ -29,38 +29,19 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 import tokenizers
 
 MASK = (1 << 64) - 1
-LANGUAGES = [
-    "ar",
-    "bg",
-    "el",
-    "fa",
-    "he",
-    "hi",
-    "ja",
-    "ka",
-    "ko",
-    "ru",
-    "th",
-    "uk",
-    "zh_CN",
-    "zh_TW",
-    "ta",
-    "te",
-    "bn",
-]
+LANGUAGES = "ar bg el fa he hi ja ka ko ru th uk zh_CN zh_TW ta te bn".split()  # noqa: SIM905
 PIECE = 65536
 
 
 def text_of(path: str) -> str:
     try:
         if path.endswith(".mo"):
-            with open(path, "rb") as file:
+            with Path(path).open("rb") as file:
                 translations = gettext.GNUTranslations(file)
             values = vars(translations).get("_catalog", {}).values()
             return "\n".join(v for v in values if isinstance(v, str))[:PIECE]
-        opened = gzip.open(path) if path.endswith(".gz") else open(path, "rb")
-        with opened as file:
-            return file.read(PIECE).decode("utf-8").replace("\0", "")
+        with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
+            return bytes(file.read(PIECE)).decode("utf-8").replace("\0", "")
     except (OSError, UnicodeError, EOFError):
         return ""
 

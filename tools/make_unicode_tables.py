@@ -139,10 +139,10 @@ def main() -> None:
         "// Made by tools/make_unicode_tables.py; not to be edited.\n"
         f"// Read off tokenizers {tokenizers.__version__}, with unicodedata2 "
         f"{unicodedata2.unidata_version} for what can not be seen.\n"
-        "// Included by unicode.cc, which unpacks what has to be fast. All are sorted. kClassRuns:\n"
-        "// first code point << 8 | class byte of unicode.h. kCombining: first, last, canonical\n"
-        "// combining class. kCanonical: code point, offset in kDecompositions << 8 | length;\n"
-        "// kCompatible: the same where NFKD is not NFD. kCompositions: first, second, composed."
+        "// Included by unicode.cc, which unpacks what has to be fast. All are sorted.\n"
+        "// kClassRuns: first code point << 8 | class byte of unicode.h. kCombining: first, last,\n"
+        "// canonical combining class. kCanonical: code point, offset in kDecompositions << 8 |\n"
+        "// length; kCompatible: the same where NFKD is not NFD. kCompositions: a, b, both.\n"
     )
     runs = []
     for c in range(LIMIT):

@@ -44,6 +44,7 @@ AddedTokens::AddedTokens(const Json& list, const Vocabulary& vocabulary,
     if (content.empty()) {
       Fail(ErrorCode::kUnsupported, "{}: '{}' is empty when normalized", place, tokens_[i].content);
     }
+    tokens_[i].shown = content;
     entries[tokens_[i].normalized ? 1 : 0].emplace_back(content, static_cast<uint32_t>(i));
   }
   for (int i = 0; i < 2; ++i) {
@@ -181,7 +182,8 @@ std::vector<AddedTokens::Part> AddedTokens::Split(std::string_view text, bool no
       while (end < text.size() && IsSpaceAt(text, end)) end += Utf8Length(text[end]);
     }
     if (covered < begin) parts.push_back({-1, covered, begin});
-    parts.push_back({token.id, begin, end});
+    // Nothing is left of one that another one stripped with its blanks.
+    if (begin < end) parts.push_back({token.id, begin, end});
     covered = end;
   }
   if (covered != text.size()) parts.push_back({-1, covered, text.size()});

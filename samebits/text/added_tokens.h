@@ -19,6 +19,7 @@ namespace samebits {
 
 struct AddedToken {
   std::string content;
+  std::string shown;  // what decoding gives: the content as it is normalized, if it is
   int64_t id = -1;
   bool single_word = false, lstrip = false, rstrip = false, normalized = false, special = false;
 };

@@ -26,7 +26,7 @@ constexpr const char* kQwen2 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+)";
 constexpr const char* kTekken =
     R"([^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+)";
-constexpr const char* kOther = R"(\\p{L}[\\p{L}\\p{M}]*|\\s+(?!\\S)|(?:ab)+c?|.)";
+constexpr const char* kOther = R"(\\s+(?!\\S)|(?:ab)+c?|\\w+|.|\\n)";
 
 std::string Split(const char* pattern) {
   return std::string(
@@ -111,7 +111,7 @@ const std::vector<Kind>& Kinds() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace samebits;
-  if (size == 0) return 0;
+  if (size == 0 || size > 512) return 0;  // long texts are for tests: here many count
   const Kind& kind = Kinds()[data[0] % Kinds().size()];
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   std::vector<int64_t> ids;

@@ -23,10 +23,10 @@ struct Tokenizer::Impl {
 
   explicit Impl(TokenizerParts the_parts) : parts(std::move(the_parts)) {}
 
-  // nullptr: none; the same rule as in the library, where added tokens come first.
+  // False: none. As in the library, added tokens come first, and as they are normalized.
   bool TokenOf(int64_t id, std::string_view& token) const {
     if (const AddedToken* added = parts.added.Find(id)) {
-      token = added->content;
+      token = added->shown;
       return true;
     }
     token = parts.bpe.vocabulary().Token(id);
@@ -116,8 +116,8 @@ std::string Tokenizer::IdToToken(int64_t id) const {
 }
 
 bool Tokenizer::IsSpecial(int64_t id) const {
-  std::string_view token;
-  return impl_->TokenOf(id, token) && impl_->parts.added.IsSpecial(token);
+  const AddedToken* added = impl_->parts.added.Find(id);
+  return added != nullptr && added->special;
 }
 
 int64_t Tokenizer::size() const {
@@ -140,8 +140,10 @@ TextStream::~TextStream() = default;
 std::string TextStream::Add(int64_t id) {
   std::string_view token;
   std::string text;
+  const AddedTokens& added = state_->impl->parts.added;
   if (!state_->impl->TokenOf(id, token)) return text;
-  if (state_->skip_special && state_->impl->parts.added.IsSpecial(token)) return text;
+  // As in the library: a special token that normalization changed is shown.
+  if (state_->skip_special && added.IsSpecial(token)) return text;
   state_->decoder.Add(token, text);
   return text;
 }
