@@ -102,13 +102,13 @@ class Translator {
       if (kinds != 0) out_ += '[' + Ranges(kinds, negated) + ']';
       return;
     }
-    if (!PlainEscape(c) && c != 'b' && c != 'B') Refuse(std::string("the escape \\") + c);
+    if (!PlainEscape(c)) Refuse(std::string("the escape \\") + c);
     Copy(2);
   }
 
+  // Not \w and \b: to Oniguruma marks and some numbers belong to words, to PCRE2 they do not.
   static bool PlainEscape(char c) {
-    if (c == 'r' || c == 'n' || c == 't' || c == 'f' || c == 'd' || c == 'D' || c == 'w' ||
-        c == 'W') {
+    if (c == 'r' || c == 'n' || c == 't' || c == 'f' || c == 'd' || c == 'D') {
       return true;
     }
     return c > ' ' && c < 0x7f && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z') &&
@@ -139,10 +139,11 @@ class Translator {
                           (letter == '_') || (letter == ' ');
         if (!good) Refuse("a \\p{..} whose name is no word");
       }
-      Copy(end + 1);
-    } else {
-      rest_.remove_prefix(end + 1);
+      // A longer name is a script's: without sc: PCRE2 would add its Script_Extensions.
+      const char* script = name.size() > 2 && name != "Any" ? "sc:" : "";
+      out_ += fmt::format("\\{}{{{}{}}}", negated ? 'P' : 'p', script, name);
     }
+    rest_.remove_prefix(end + 1);
     return {kinds, negated};
   }
 

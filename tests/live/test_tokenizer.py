@@ -208,7 +208,7 @@ def test_split(behavior: str, invert: bool, encode_texts: Path, tmp_path: Path) 
     patterns = [
         {"String": "a"}, {"String": "ab"}, {"Regex": r"\s+"}, {"Regex": r"[aeiou]|\p{N}{2}"},
         {"Regex": OTHER}, {"Regex": r"x*"}, {"Regex": r"(?=b)|\p{Han}"}, {"Regex": r"(?i:abc|ſ)"},
-        {"Regex": r"\b\w"}, {"Regex": r"^.|.$"},
+        {"Regex": r"\p{Lu}?\d"}, {"Regex": r"^.|.$"},
     ]  # fmt: skip
     for number, pattern in enumerate(patterns):
         data = base_file()
@@ -223,7 +223,9 @@ def test_split(behavior: str, invert: bool, encode_texts: Path, tmp_path: Path) 
         data["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = True
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(data), "utf-8")
-        texts = [text for text in ALL_CASES if len(text) < 500]
+        # Newer than what PCRE2 knows as Han, digits and capitals.
+        newer = ("\U000323af", "\U00010d40", "\ua7cb")
+        texts = [t for t in ALL_CASES if len(t) < 500 and not any(c in t for c in newer)]
         compare(encode_texts, file, [*texts, "xabxxab b", "aab\nabc\n", "ABC abſ S漢字x漢"])
 
 
