@@ -46,8 +46,9 @@ class HostileTest : public testing::Test {
                          {"torch_dtype", "bfloat16"}, {"eos_token_id", 495}};
     Write("config.json", config.dump());
     fs::copy_file(SAMEBITS_SOURCE_DIR "/models/nano/tokenizer.json", model() + "/tokenizer.json");
-    fs::copy_file(SAMEBITS_SOURCE_DIR "/models/nano/tokenizer_config.json",
-                  model() + "/tokenizer_config.json");
+    // Without the file's last line end, so that every cut breaks it.
+    const std::string source = SAMEBITS_SOURCE_DIR "/models/nano/tokenizer_config.json";
+    Write("tokenizer_config.json", ParseJson(ReadBytes(source), source).dump());
     Write("generation_config.json",
           R"({"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.1,
               "repetition_penalty": 1.1, "eos_token_id": [495, 494], "max_new_tokens": 2})");
