@@ -388,8 +388,9 @@ void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t a
   }
   const int64_t tokens = already + static_cast<int64_t>(ids.size());
   if (tokens > config.context_length) {
-    Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings)",
-         tokens, config.context_length);
+    Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings{})",
+         tokens, config.context_length,
+         config.context_length == config.max_position_embeddings ? "" : " and rope's scaling");
   }
 }
 
