@@ -110,7 +110,8 @@ double DecodeBytes(const Graph& graph, const Checkpoint& checkpoint, DType dtype
     for (const std::string& name : node.weights) {
       const TensorView& weight = checkpoint.Get(name);
       const int64_t rows = node.kind == OpKind::kEmbedding ? weight.shape[0] : 1;
-      bytes += static_cast<double>(weight.bytes() / rows);
+      const int64_t read = weight.bytes() / rows;  // exact: a row is whole bytes
+      bytes += static_cast<double>(read);
     }
     if (node.kind == OpKind::kAttention) {
       bytes +=
