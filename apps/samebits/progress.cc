@@ -54,10 +54,10 @@ void PageIn(const Checkpoint& checkpoint, ProgressLine& progress) {
     for (const TensorEntry& entry : file.tensors()) {
       for (int64_t at = 0; at < entry.view.bytes(); at += kBlock) {
         const int64_t count = std::min(kBlock, entry.view.bytes() - at);
-        const auto address = reinterpret_cast<uintptr_t>(entry.view.data + at);
-        const uintptr_t begin = address / page * page;
-        const size_t bytes = address + static_cast<size_t>(count) - begin;
-        auto* pages = reinterpret_cast<void*>(begin);
+        const std::byte* data = entry.view.data + at;
+        const size_t before = reinterpret_cast<uintptr_t>(data) % page;  // of its first page
+        auto* pages = const_cast<std::byte*>(data - before);
+        const size_t bytes = before + static_cast<size_t>(count);
         if (!InMemory(pages, bytes, page)) {
           progress.Show(done / kMegabyte, total / kMegabyte, "MB of the weights");
           madvise(pages, bytes, MADV_POPULATE_READ);  // a wish: the engine reads them all the same
