@@ -22,7 +22,7 @@ std::string Variable(const char* name) {
 // As huggingface_hub/constants.py has it.
 std::string CacheFolder() {
   for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
-    if (const std::string value = Variable(name); !value.empty()) return value;
+    if (std::string value = Variable(name); !value.empty()) return value;
   }
   if (const std::string home = Variable("HF_HOME"); !home.empty()) return home + "/hub";
   if (const std::string cache = Variable("XDG_CACHE_HOME"); !cache.empty()) {
@@ -84,7 +84,7 @@ std::string ResolveModel(const std::string& model) {
          "{}: not a folder, and not in the Hugging Face cache: no {}; try: hf download {}", model,
          repository.string(), model);
   }
-  const std::string snapshot = Snapshot(repository);
+  std::string snapshot = Snapshot(repository);
   if (snapshot.empty()) {
     Fail(ErrorCode::kIo,
          "{}: {} has no snapshot for refs/main; the download may be incomplete: hf download {}",
