@@ -18,6 +18,7 @@ std::vector<std::string> Shown(const std::vector<std::string>& stops,
                                const std::vector<std::string>& pieces, bool* found = nullptr) {
   StopFilter filter(stops);
   std::vector<std::string> shown;
+  shown.reserve(pieces.size() + 1);
   for (const std::string& piece : pieces) shown.push_back(filter.Add(piece));
   shown.push_back(filter.Finish());
   if (found != nullptr) *found = filter.found();
