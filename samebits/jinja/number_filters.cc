@@ -138,7 +138,7 @@ Value Abs(Runtime& runtime, const Value& value, const Arguments& arguments) {
 
 Value Int(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const Parameters given(runtime, "int", arguments, {"default", "base"});
-  const Value otherwise = given.Given(0) ? given[0] : Value(int64_t{0});
+  Value otherwise = given.Given(0) ? given[0] : Value(int64_t{0});
   std::optional<int64_t> result;
   if (value.IsUndefined()) runtime.UseOfUndefined(value);
   if (value.IsString()) {

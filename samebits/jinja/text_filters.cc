@@ -95,7 +95,7 @@ Value Center(Runtime& runtime, const Value& value, const Arguments& arguments) {
 
 Value Escape(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const Parameters none(runtime, "escape", arguments, {});
-  const Value text = Soft(runtime, value);
+  Value text = Soft(runtime, value);
   if (text.AsString().is_markup) return text;
   return runtime.String(EscapeHtml(text.AsString().bytes), true);
 }
