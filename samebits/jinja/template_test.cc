@@ -173,22 +173,22 @@ TEST(JinjaTest, HostileTemplatesEndInAnError) {
       "{{ 'a\nb'|indent(10000000000) }}",
       "{{ range(10000000) }}",
       "{{ range(100000)|batch(2, fill_with=0)|list|batch(10000000000, 1)|list }}",
-      "{% set q = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set q.s = q.s ~ q.s %}"
-      "{% endfor %}",
+      ("{% set q = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set q.s = q.s ~ q.s %}"
+       "{% endfor %}"),
       "{% set q = namespace(s=[1]) %}{% for i in range(99) %}{% set q.s = q.s + q.s %}{% endfor %}",
-      "{% set q = namespace(s='ab') %}{% for i in range(99) %}{% set q.s = q.s.replace('', q.s) %}"
-      "{% endfor %}",
-      "{% set q = namespace(s='ab') %}{% for i in range(99) %}{% set q.s = q.s.join(q.s) %}"
-      "{% endfor %}",
+      ("{% set q = namespace(s='ab') %}{% for i in range(99) %}{% set q.s = q.s.replace('', q.s) %}"
+       "{% endfor %}"),
+      ("{% set q = namespace(s='ab') %}{% for i in range(99) %}{% set q.s = q.s.join(q.s) %}"
+       "{% endfor %}"),
       "{% set q = namespace(v=1) %}{% for i in range(1000) %}{% set q.v = [q.v] %}{% endfor %}",
-      "{% set q = namespace(v=1) %}{% for i in range(1000) %}{% set q.v = {'a': q.v} %}{% endfor "
-      "%}",
-      "{% set q = namespace(v=[1, 2]) %}{% for i in range(60) %}{% set q.v = [q.v, q.v] %}"
-      "{% endfor %}{{ q.v }}",
-      "{% set q = namespace(v=[1, 2]) %}{% for i in range(60) %}{% set q.v = [q.v, q.v] %}"
-      "{% endfor %}{{ q.v == q.v }}",
-      "{% set q = namespace(v=1) %}{% for i in range(9999) %}{% set q.v = namespace(v=q.v) %}"
-      "{% endfor %}{{ q }}",
+      ("{% set q = namespace(v=1) %}{% for i in range(1000) %}{% set q.v = {'a': q.v} %}{% endfor "
+       "%}"),
+      ("{% set q = namespace(v=[1, 2]) %}{% for i in range(60) %}{% set q.v = [q.v, q.v] %}"
+       "{% endfor %}{{ q.v }}"),
+      ("{% set q = namespace(v=[1, 2]) %}{% for i in range(60) %}{% set q.v = [q.v, q.v] %}"
+       "{% endfor %}{{ q.v == q.v }}"),
+      ("{% set q = namespace(v=1) %}{% for i in range(9999) %}{% set q.v = namespace(v=q.v) %}"
+       "{% endfor %}{{ q }}"),
       "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
       "{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}",
       "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",

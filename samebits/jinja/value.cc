@@ -263,7 +263,7 @@ std::string FloatText(double value) {
   if (count <= exponent + 1) {
     return result + digits + std::string(static_cast<size_t>(exponent + 1 - count), '0') + ".0";
   }
-  const auto point = static_cast<size_t>(exponent + 1);
+  const size_t point = static_cast<size_t>(exponent) + 1;
   return result + digits.substr(0, point) + "." + digits.substr(point);
 }
 
