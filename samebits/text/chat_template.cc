@@ -23,7 +23,7 @@ OrderedJson WithReasoning(const OrderedJson& message) {
   for (const char* name : kNames) {
     const auto found = message.find(name);
     if (found == message.end()) continue;
-    const OrderedJson reasoning = *found;
+    const OrderedJson& reasoning = *found;
     OrderedJson result = OrderedJson::object();
     result["thinking"] = reasoning;
     for (const auto& [key, value] : message.items()) result[key] = value;

@@ -1,5 +1,6 @@
 #include "samebits/text/chat_template.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -36,7 +37,7 @@ TEST(ChatTemplateTest, RecordedChatsRenderAsInTransformers) {
   for (const auto& [name, results] : file["results"].items()) {
     const ChatTemplate used = ChatTemplate::Parse(ReadBytes(folder + name), name, file["tokens"]);
     for (const auto& [chat, expected] : results.items()) {
-      const std::string where = name + ": " + chat;
+      const std::string where = fmt::format("{}: {}", name, chat);
       const Chat parsed = ParseChat(file["chats"][chat].dump(), where);
       if (expected.is_null()) {
         EXPECT_THROW(used.Render(parsed, environment), Error) << where;
