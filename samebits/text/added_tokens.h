@@ -61,7 +61,7 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::map<std::string, size_t, std::less<>> by_content_;
   std::map<int64_t, size_t> by_id_;
-  Trie tries_[2];
+  std::array<Trie, 2> tries_;
 };
 
 }  // namespace samebits
