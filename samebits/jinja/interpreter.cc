@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "samebits/jinja/operators.h"
+#include "samebits/jinja/restore.h"
 
 namespace samebits::jinja {
 namespace {
@@ -18,19 +19,6 @@ constexpr std::array<Global, 5> kGlobals{{{"range", Function::kRange},
                                           {"dict", Function::kDict},
                                           {"raise_exception", Function::kRaiseException},
                                           {"strftime_now", Function::kStrftimeNow}}};
-
-template <typename T>
-class Restore {
- public:
-  Restore(T& variable, T value) : variable_(variable), old_(variable) { variable_ = value; }
-  ~Restore() { variable_ = old_; }
-  Restore(const Restore&) = delete;
-  Restore& operator=(const Restore&) = delete;
-
- private:
-  T& variable_;
-  T old_;
-};
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 
 #include "samebits/jinja/lexer.h"
 #include "samebits/jinja/parser_state.h"
+#include "samebits/jinja/restore.h"
 #include "samebits/jinja/scopes.h"
 #include "samebits/jinja/unicode.h"
 
@@ -16,19 +17,6 @@ namespace {
 constexpr int kMaxHeight = 250;  // of the tree
 constexpr int kMaxBlocks = 100;  // statements inside statements
 constexpr size_t kMaxParameters = 200;
-
-template <typename T>
-class Restore {
- public:
-  Restore(T& variable, T value) : variable_(variable), old_(variable) { variable_ = value; }
-  ~Restore() { variable_ = old_; }
-  Restore(const Restore&) = delete;
-  Restore& operator=(const Restore&) = delete;
-
- private:
-  T& variable_;
-  T old_;
-};
 
 }  // namespace
 

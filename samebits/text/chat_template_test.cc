@@ -4,35 +4,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <ctime>
 #include <string>
 
 #include "samebits/base/errors_testing.h"
+#include "samebits/jinja/clock_testing.h"
 
 namespace samebits {
 namespace {
 
 using testing::HasSubstr;
 
-std::tm FixedTime() {  // the clock of tests/live/template_oracle.py
-  std::tm time{};
-  time.tm_year = 126;
-  time.tm_mon = 10;
-  time.tm_mday = 24;
-  time.tm_hour = 18;
-  time.tm_min = 5;
-  time.tm_sec = 9;
-  time.tm_wday = 2;
-  time.tm_yday = 327;
-  return time;
-}
-
 // What transformers 5.24 made of each chat with each template; null: an error.
 TEST(ChatTemplateTest, RecordedChatsRenderAsInTransformers) {
   const std::string folder = SAMEBITS_SOURCE_DIR "/testdata/templates/";
   const OrderedJson file = ParseOrderedJson(ReadBytes(folder + "chat_cases.json"), "chat_cases");
   jinja::Environment environment;
-  environment.clock = FixedTime;
+  environment.clock = jinja::FixedTime;
   int texts = 0;
   for (const auto& [name, results] : file["results"].items()) {
     const ChatTemplate used = ChatTemplate::Parse(ReadBytes(folder + name), name, file["tokens"]);

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <ctime>
 #include <exception>
 #include <map>
 #include <memory>
@@ -14,29 +13,17 @@
 
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
+#include "samebits/jinja/clock_testing.h"
 #include "samebits/jinja/template.h"
 #include "samebits/text/chat_template.h"
 
 namespace samebits {
 namespace {
 
-std::tm FixedTime() {
-  std::tm time{};
-  time.tm_year = 126;
-  time.tm_mon = 10;
-  time.tm_mday = 24;
-  time.tm_hour = 18;
-  time.tm_min = 5;
-  time.tm_sec = 9;
-  time.tm_wday = 2;
-  time.tm_yday = 327;
-  return time;
-}
-
 OrderedJson RenderOne(const OrderedJson& entry) {
   OrderedJson result = OrderedJson::object();
   jinja::Environment environment;
-  environment.clock = FixedTime;
+  environment.clock = jinja::FixedTime;
   try {
     const auto& source = entry.at("template").get_ref<const std::string&>();
     if (entry.contains("chat")) {
