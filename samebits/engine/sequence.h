@@ -32,7 +32,7 @@ class Sequence {
   const Graph* graph_;
   DType dtype_;
   std::vector<KvCache> caches_;  // of the attention nodes, in the graph's order
-  int64_t length_ = 0, planned_ = 0;
+  int64_t length_ = 0, planned_ = 0, padding_ = 0;
 };
 
 }  // namespace samebits
