@@ -328,6 +328,8 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
                                 [&](const PartRows& p) { return p.sequence == &sequence; }),
                    "each sequence once");
     CheckIds(part.ids, graph.config, sequence.length());
+    SAMEBITS_CHECK(part.positions.empty() || part.positions.size() == part.ids.size(),
+                   "a position for each id");
     const auto part_rows = static_cast<int64_t>(part.ids.size());
     next.push_back({&sequence, part.recorder, count, part_rows, sequence.length()});
     count += part_rows;
@@ -344,7 +346,9 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
     if (sequence.planned_ == 0) sequence.planned_ = sequence.length_ + parts[i].rows;
     ids.insert(ids.end(), given[i].ids.begin(), given[i].ids.end());
     for (int64_t t = 0; t < parts[i].rows; ++t) {
-      positions.push_back(parts[i].before + t);
+      positions.push_back(given[i].positions.empty()
+                              ? parts[i].before + t
+                              : given[i].positions[static_cast<size_t>(t)]);
       text_lengths.push_back(std::max(sequence.planned_, parts[i].before + t + 1));
     }
   }

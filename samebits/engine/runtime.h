@@ -30,6 +30,7 @@ struct Part {
   Sequence* sequence = nullptr;
   std::span<const int64_t> ids;
   Recorder* recorder = nullptr;
+  std::span<const int64_t> positions = {};  // one an id; empty: counted from the sequence's first
 };
 
 class Runtime {

@@ -25,6 +25,10 @@ class Sequence {
   // end of the first Forward counts. May forget tokens that another length gives other bits.
   void Plan(int64_t prompt_length);
 
+  // The first so many tokens fill a batch up on the left, and no other token sees them. For
+  // replay alone: canonical batches are ragged.
+  void SetPadding(int64_t padding) { padding_ = padding; }
+
  private:
   friend class Runtime;
   Sequence(const Graph& graph, DType dtype);
