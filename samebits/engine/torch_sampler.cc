@@ -25,7 +25,8 @@ void Widen(const TensorView& logits, std::vector<float>& scores) {
   } else if (logits.dtype == DType::kF16) {
     std::transform(logits.as<uint16_t>(), logits.as<uint16_t>() + n, scores.begin(), F16ToFloat);
   } else {
-    Fail(ErrorCode::kUnsupported, "logits of dtype {}: no tokens can be sampled from them", DTypeName(logits.dtype));
+    Fail(ErrorCode::kUnsupported, "logits of dtype {}: no tokens can be sampled from them",
+         DTypeName(logits.dtype));
   }
 }
 

@@ -29,6 +29,9 @@ class TorchSampler {
   // processed logits, or nothing but -infinity. Greedily, a NaN is the maximum.
   int64_t Next(const TensorView& logits, std::span<const int64_t> context);
 
+  // The processed logits of the last token, as generate's `output_scores` gives them: [V].
+  std::span<const float> scores() const { return scores_; }
+
  private:
   int64_t Draw();
 

@@ -14,7 +14,7 @@ int64_t TorchMultinomial(std::span<const float> p, std::span<const double> u) {
   for (size_t i = 0; i < p.size(); ++i) {
     // q is at least u less one rounding, so p / q is below best_ratio here, or rounds to it, and
     // the first one wins. Spares most logarithms.
-    if (p[i] <= best_ratio * u[i] * (1 - 0x1p-22)) continue;
+    if (u[i] > 0 && p[i] <= best_ratio * u[i] * (1 - 0x1p-22)) continue;
     const float ratio = p[i] / TorchExponential(u[i]);
     if (std::isnan(ratio)) return static_cast<int64_t>(i);  // 0 / 0: a NaN is PyTorch's maximum
     if (ratio > best_ratio) {
