@@ -168,6 +168,9 @@ class Recorder:
         spool.add(tensor, raw, first_key or 0)
         self._tensors[name] = tensor
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
     def _open_for(self, name: str) -> Spool:
         if self._spool is None:
             raise RuntimeError(f"{name}: recorded outside of the Recorder's with block")
@@ -283,12 +286,7 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: no safetensors file: {error}") from error
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path}: __metadata__ format {metadata.get('format')!r}, not {FORMAT!r}")
-    for key in ("input_ids", "dtype"):
-        if key not in metadata:
-            raise ValueError(f"{path}: __metadata__ has no {key!r}")
+    metadata = _checked_metadata(path, header.get("__metadata__", {}))
     tensors: dict[str, RawArray] = {}
     for name, entry in entries:
         dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
@@ -298,3 +296,22 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
         elements: npt.NDArray[Any] = np.frombuffer(bytes(entry["data"]), unsigned, math.prod(shape))
         tensors[name] = RawArray(dtype, shape, elements.reshape(shape))
     return Trace(metadata, tensors)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata of a trace, without its tensors; raises ValueError where it is none."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: no safetensors file: {error}") from error
+    return _checked_metadata(path, metadata)
+
+
+def _checked_metadata(path: str | os.PathLike[str], metadata: dict[str, str]) -> dict[str, str]:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path}: __metadata__ format {metadata.get('format')!r}, not {FORMAT!r}")
+    for key in ("input_ids", "dtype"):
+        if key not in metadata:
+            raise ValueError(f"{path}: __metadata__ has no {key!r}")
+    return metadata
