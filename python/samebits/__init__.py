@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from samebits.arrays import RawArray
 from samebits.blind_spots import PromptWarning
-from samebits.trace import Numbers, Recorder, Trace, load_trace, tap
+from samebits.trace import Numbers, Recorder, Trace, load_trace, read_metadata, tap
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-__all__ = ["PromptWarning", "RawArray", "Recorder", "Trace", "capture", "load_trace", "tap"]
+__all__ = [
+    "PromptWarning",
+    "RawArray",
+    "Recorder",
+    "Trace",
+    "capture",
+    "load_trace",
+    "read_metadata",
+    "tap",
+]
 __version__ = "0.1.0"
 
 
