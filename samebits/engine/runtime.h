@@ -8,25 +8,13 @@
 #include <string_view>
 
 #include "samebits/checkpoint/checkpoint.h"
+#include "samebits/engine/recorder.h"
 #include "samebits/engine/sequence.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/kernels.h"
-#include "samebits/kernels/thread_pool.h"
 #include "samebits/tensor/tensor.h"
 
 namespace samebits {
-
-// Gets the tensors of a chunk as they are computed.
-class Recorder {
- public:
-  virtual ~Recorder() = default;
-  // Whether Record is to be called for this tensor. Attention makes scores and probs only then.
-  virtual bool Wants(std::string_view /*name*/) const { return true; }
-  // `rows` holds the tokens from `first_token` on. Tensors [T, ...]: their rows. Tensors [H, T, S]:
-  // [H, rows, keys] with keys = all tokens up to the last of these rows; a chunk comes in several
-  // calls when it is long.
-  virtual void Record(std::string_view name, const TensorView& rows, int64_t first_token) = 0;
-};
 
 struct RuntimeOptions {
   DType dtype = DType::kF32;  // weights are rounded or widened to it where they are used
@@ -42,6 +30,7 @@ struct Part {
   Sequence* sequence = nullptr;
   std::span<const int64_t> ids;
   Recorder* recorder = nullptr;
+  std::span<const int64_t> positions = {};  // one an id; empty: counted from the sequence's first
 };
 
 class Runtime {
