@@ -10,14 +10,13 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from samebits import known_rules
 from samebits.orders import Floats, Json
+from samebits.profile import Entry
 from samebits.replay import Check, Indices, Proof, Replay, cancelling, differing, prove
 from samebits.rules import ROUNDINGS, Alignment, SumRule
 from samebits.shapes import LinearShape, Workload
@@ -26,18 +25,8 @@ from samebits.tree_search import search_tree
 Progress = Callable[[float], None]  # work done, in units of work()
 
 _SCOUTS = 32  # columns at either end that are replayed first, and in full precision
+_MANY = 1 << 30  # matrices: no limit
 _MACS = 1 << 30  # multiply-adds of the replay of one data set: above it columns are sampled
-
-
-@dataclass
-class Entry:
-    """One shape, and what was proven of it."""
-
-    section: str
-    keys: Json
-    rows: int
-    other: int  # past of scores and context, keys of the fused kernel's blocks, else 0
-    proof: Proof
 
 
 def _torch(values: Floats, dtype: str) -> torch.Tensor:
@@ -45,7 +34,8 @@ def _torch(values: Floats, dtype: str) -> torch.Tensor:
 
 
 def _numpy(tensor: torch.Tensor) -> Floats:
-    return tensor.float().contiguous().numpy()
+    values: Floats = tensor.float().contiguous().numpy()
+    return values
 
 
 def _aligned(tensor: torch.Tensor, position: int = 0) -> torch.Tensor:
@@ -53,7 +43,8 @@ def _aligned(tensor: torch.Tensor, position: int = 0) -> torch.Tensor:
     buffer = torch.empty(tensor.numel() + 32 + position, dtype=tensor.dtype)
     first = (-buffer.data_ptr() % 64) // tensor.element_size() + position
     copy = buffer[first : first + tensor.numel()].view(tensor.shape)
-    return copy.copy_(tensor)  # type: ignore[no-any-return]
+    copy.copy_(tensor)
+    return copy
 
 
 def _columns(outs: int, limit: int, generator: np.random.Generator) -> Indices:
@@ -215,8 +206,9 @@ def _context_check(load: Workload, dtype: str, rows: int, past: int, exact: bool
 
 
 def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -> Iterator[Entry]:
-    keys = {"head_dim": load.head_dim, "heads": load.heads, "batch": load.batch}
-    threads = threads if load.batch * load.heads == 1 else 1  # else threads share out the heads
+    matrices = load.batch * load.heads
+    keys = {"head_dim": load.head_dim, "matrices": [matrices, matrices]}
+    threads = threads if matrices == 1 else 1  # otherwise threads share out the heads
     scores = [_Scores(load, dtype, exact=True)]
     if dtype == "float32":
         scores.append(_Scores(load, dtype, exact=False))
@@ -226,12 +218,12 @@ def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -
         few = [known_rules.SMALL_RULE] if rows + past <= 11 and rows > 1 else []
         plain = [known_rules.PLAIN_RULE] if small else []
         checks = [one.check(rows, past) for one in scores]
-        yield Entry("scores", keys, rows, past, prove([*plain, *few, *known], checks))
+        yield Entry("scores", keys, rows, rows + past, prove([*plain, *few, *known], checks))
         known = known_rules.context_rules(dtype, rows, threads)
         checks = [_context_check(load, dtype, rows, past, exact=True)]
         if dtype == "float32" and rows <= 70:
             checks.append(_context_check(load, dtype, rows, past, exact=False))
-        yield Entry("context", keys, rows, past, prove([*plain, *known], checks))
+        yield Entry("context", keys, rows, rows + past, prove([*plain, *known], checks))
         progress(_eager_work(load, rows, past))
 
 
@@ -246,7 +238,8 @@ class _Library:
         folder = os.path.join(os.path.dirname(torch.__file__), "lib")
         library = ctypes.CDLL(os.path.join(folder, "libtorch_cpu.so"))
         self.fp32 = dtype == "float32"
-        self.call = library.sgemm_ if self.fp32 else library.cblas_gemm_bf16bf16f32
+        name = "cblas_gemm_bf16bf16f32" if dtype == "bfloat16" else "cblas_gemm_f16f16f32"
+        self.call = library["sgemm_" if self.fp32 else name]
         number, pointer = ctypes.c_int, ctypes.c_void_p
         if not self.fp32:
             scale = ctypes.c_float
@@ -299,22 +292,22 @@ class _FusedScores:
 
 
 def _fused_context_check(
-    load: Workload, dtype: str, library: _Library, rows: int, keys: int, exact: bool
+    load: Workload, dtype: str, library: _Library, block: tuple[int, int, bool], exact: bool
 ) -> Check:
-    """Both with and without an old output, at every alignment of the output."""
+    """At every alignment of the output."""
+    rows, keys, accumulate = block
     generator = np.random.default_rng(1000 * rows + keys)
     x, w = cancelling(generator, rows, load.head_dim, keys, dtype, exact)
     old = generator.standard_normal((rows, load.head_dim), np.float32) * np.float32(1e-6)
     p, v = _aligned(_torch(x, dtype)), _aligned(_torch(w, dtype).T.contiguous())
     columns = np.arange(load.head_dim)
     cases: list[tuple[Replay, Floats]] = []
-    for beta in (0.0, 1.0):
-        for position in range(4 if rows <= 3 else 1):
-            y = _aligned(torch.from_numpy(old), position)
-            library.product(False, v, p, y, beta)
-            c = old if beta else None
-            at = Alignment(y=position)
-            cases.append((Replay(x, w, columns, c, "float32", at), _numpy(y)))
+    for position in range(4 if rows <= 3 else 1):
+        y = _aligned(torch.from_numpy(old), position)
+        library.product(False, v, p, y, float(accumulate))
+        c = old if accumulate else None
+        at = Alignment(y=position)
+        cases.append((Replay(x, w, columns, c, "float32", at), _numpy(y)))
 
     def check(rule: SumRule) -> tuple[int, int]:
         compared = bad = 0
@@ -327,18 +320,14 @@ def _fused_context_check(
     return check
 
 
-def _probe_sdpa(load: Workload, dtype: str, progress: Progress) -> Iterator[Entry]:
-    keys_of: Json = {"head_dim": load.head_dim}
-    unknown = Proof(known_rules.PLAIN_RULE, 0, 0)
+def _probe_sdpa(load: Workload, dtype: str, threads: int, progress: Progress) -> Iterator[Entry]:
+    # With several threads a product on its own would be cut by the library; two are one each.
+    items = [1 if threads == 1 else 2, _MANY]
+    keys_of: Json = {"head_dim": load.head_dim, "matrices": items}
     try:
-        library = _Library(dtype) if dtype != "float16" else None
+        library = _Library(dtype)
     except (OSError, AttributeError):
-        library = None
-    if library is None:  # nothing to compare with
-        for rows, keys in load.blocks():
-            yield Entry("sdpa_scores", keys_of, rows, keys, unknown)
-            yield Entry("sdpa_context", keys_of, rows, keys, unknown)
-        return
+        return  # nothing to compare with: no entry
     kinds = (True, False) if dtype == "float32" else (True,)
     scores = [_FusedScores(load, dtype, library, exact) for exact in kinds]
     for rows, keys in load.blocks():
@@ -346,13 +335,16 @@ def _probe_sdpa(load: Workload, dtype: str, progress: Progress) -> Iterator[Entr
         known = known_rules.sdpa_score_rules(dtype)
         likely = [known_rules.SMALL_RULE] if rows > 1 and (rows <= 3 or keys <= 11) else []
         yield Entry("sdpa_scores", keys_of, rows, keys, prove([*likely, *known], checks))
-        checks = [
-            _fused_context_check(load, dtype, library, rows, keys, exact)
-            for exact in (kinds if rows <= 4 else (True,))
-        ]
         known = known_rules.sdpa_context_rules(dtype)
         likely = [known_rules.BLOCKED_RULE] if rows > 3 else []
-        yield Entry("sdpa_context", keys_of, rows, keys, prove([*likely, *known], checks))
+        for accumulate in (False, True):
+            checks = [
+                _fused_context_check(load, dtype, library, (rows, keys, accumulate), exact)
+                for exact in (kinds if rows <= 4 else (True,))
+            ]
+            proof = prove([*likely, *known], checks)
+            shape = {**keys_of, "accumulate": accumulate}
+            yield Entry("sdpa_context", shape, rows, keys, proof)
         progress(_sdpa_work(load, rows, keys))
 
 
@@ -383,63 +375,7 @@ def probe_products(load: Workload, dtype: str, progress: Progress) -> list[Entry
             # Inside the fused kernel each product runs in one thread.
             torch.set_num_threads(1)
             try:
-                entries += _probe_sdpa(load, dtype, progress)
+                entries += _probe_sdpa(load, dtype, threads, progress)
             finally:
                 torch.set_num_threads(threads)
     return entries
-
-
-def merge(entries: list[Entry], dtype: str) -> tuple[Json, Json]:
-    """The sections of a profile, neighbouring shapes with one rule as one entry; and the rules."""
-    names: dict[SumRule, str] = {}
-    sections: dict[str, list[Json]] = {}
-    runs: dict[tuple[Any, ...], Json] = {}
-    for entry in sorted(entries, key=lambda e: (e.section, str(e.keys), e.other, e.rows)):
-        proof = entry.proof
-        proven = proof.mismatches == 0 and proof.compared > 0
-        name = names.setdefault(proof.rule, f"rule-{len(names) + 1}")
-        run = _joined(runs, entry, name, proven)
-        if run is not None:
-            run["compared"] += proof.compared
-            run["mismatches"] += proof.mismatches
-            continue
-        json = {"dtype": dtype, **entry.keys, "rows": [entry.rows, entry.rows]}
-        second = {"scores": "past", "context": "past"}.get(entry.section, "keys")
-        if entry.section != "linear":
-            json[second] = [entry.other, entry.other]
-        json |= {"rule": name, "proven": proven}
-        json |= {"compared": proof.compared, "mismatches": proof.mismatches}
-        sections.setdefault(entry.section, []).append(json)
-        runs[entry.section, str(entry.keys), name, proven, entry.other, entry.rows] = json
-    sections = {section: _stack(items) for section, items in sections.items()}
-    return dict(sections), {name: rule.to_json() for rule, name in names.items()}
-
-
-def _joined(
-    runs: dict[tuple[Any, ...], Json], entry: Entry, name: str, proven: bool
-) -> Json | None:
-    """The run of rows that this entry prolongs."""
-    key = (entry.section, str(entry.keys), name, proven, entry.other)
-    run = runs.pop((*key, entry.rows - 1), None)
-    if run is not None:
-        run["rows"][1] = entry.rows
-        runs[(*key, entry.rows)] = run
-    return run
-
-
-def _stack(items: list[Json]) -> list[Json]:
-    """Joins runs of the same rows at neighbouring values of the second axis."""
-    result: list[Json] = []
-    for item in items:
-        axis = "past" if "past" in item else "keys"
-        changing = {axis, "compared", "mismatches"}
-        for other in result if axis in item else []:
-            alike = all(item[key] == other[key] for key in item if key not in changing)
-            if alike and other[axis][1] + 1 == item[axis][0]:
-                other[axis][1] = item[axis][1]
-                other["compared"] += item["compared"]
-                other["mismatches"] += item["mismatches"]
-                break
-        else:
-            result.append(item)
-    return result

@@ -125,6 +125,10 @@ class Proof:
     compared: int
     mismatches: int
 
+    @property
+    def proven(self) -> bool:
+        return self.compared > 0 and self.mismatches == 0
+
 
 Check: TypeAlias = Callable[[SumRule], tuple[int, int]]  # (compared, mismatches) of one data set
 

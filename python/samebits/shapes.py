@@ -95,14 +95,3 @@ def workload_of(
         steps=steps,
         attention=attention,
     )
-
-
-def ranges(values: Sequence[int]) -> list[list[int]]:
-    """[lo, hi] of each run of consecutive integers."""
-    runs: list[list[int]] = []
-    for value in sorted(set(values)):
-        if runs and runs[-1][1] == value - 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return runs
