@@ -17,13 +17,14 @@ import torch
 from samebits import known_rules
 from samebits.orders import Floats, Json
 from samebits.profile import Entry
-from samebits.replay import Check, Indices, Proof, Replay, cancelling, differing, prove
+from samebits.replay import Check, Indices, Proof, Replay, cancelling, differing, prove, windows
 from samebits.rules import ROUNDINGS, Alignment, SumRule
 from samebits.shapes import LinearShape, Workload
 from samebits.tree_search import search_tree
 
 Progress = Callable[[float], None]  # work done, in units of work()
 
+_ROWS = 32  # held at least, for several products of few rows
 _SCOUTS = 32  # columns at either end that are replayed first, and in full precision
 _MANY = 1 << 30  # matrices: no limit
 _MACS = 1 << 30  # multiply-adds of the replay of one data set: above it columns are sampled
@@ -81,14 +82,25 @@ class _LinearData:
         self.outs = outs
 
     def check(self, rows: int) -> Check:
-        output: list[Floats] = []
+        firsts = windows(rows, self.outs, self.x.shape[0])
+        outputs: dict[int, Floats] = {}
+
+        def output(first: int) -> Floats:
+            if first not in outputs:
+                x = _aligned(self.x[first : first + rows])
+                y = torch.nn.functional.linear(x, self.w, self.bias)
+                outputs[first] = np.ascontiguousarray(_numpy(y)[:, self.replay.columns])
+            return outputs[first]
 
         def check(rule: SumRule) -> tuple[int, int]:
-            if not output:
-                y = torch.nn.functional.linear(self.x[:rows], self.w, self.bias)
-                output.append(np.ascontiguousarray(_numpy(y)[:, self.replay.columns]))
-            replayed = self.replay.output(rule, rows, self.outs)
-            return replayed.size, differing(replayed, output[0])
+            compared = bad = 0
+            for first in firsts:
+                replayed = self.replay.output(rule, rows, self.outs, first)
+                compared += replayed.size
+                bad += differing(replayed, output(first))
+                if bad:
+                    break
+            return compared, bad
 
         return check
 
@@ -97,11 +109,11 @@ def _probe_linear(
     shape: LinearShape, dtype: str, all_rows: list[int], threads: int, progress: Progress
 ) -> Iterator[Entry]:
     size = shape.in_features
-    most = all_rows[-1]
+    most = max(all_rows[-1], _ROWS)
     limit = max(1024, _MACS // (most * size))
     data = [_LinearData(shape, dtype, most, "full", seed=1, limit=2 * _SCOUTS)]
     data.append(_LinearData(shape, dtype, most, "exact", seed=2, limit=limit))
-    tiny = _LinearData(shape, dtype, min(most, 8), "tiny", seed=3, limit=2 * _SCOUTS)
+    tiny = _LinearData(shape, dtype, 8, "tiny", seed=3, limit=2 * _SCOUTS)
     keys = {
         "in_features": size,
         "out_features": shape.out_features,
@@ -145,7 +157,7 @@ class _Scores:
     def __init__(self, load: Workload, dtype: str, exact: bool) -> None:
         generator = np.random.default_rng(11)
         passes = load.passes()
-        rows = max(rows for rows, _ in passes)
+        rows = max(_ROWS, *(rows for rows, _ in passes))
         keys = max(rows + past for rows, past in passes)
         matrices = load.batch * load.heads
         pairs = [
@@ -160,19 +172,27 @@ class _Scores:
 
     def check(self, rows: int, past: int) -> Check:
         keys = rows + past
-        output: list[Floats] = []
+        firsts = windows(rows, keys, self.q.shape[1])
+        outputs: dict[int, Floats] = {}
+        k = self.k[:, :keys].unflatten(0, self.shape).contiguous()
+
+        def output(first: int) -> Floats:
+            if first not in outputs:
+                # As transformers has them: q is a view of [batch, tokens, heads, head_dim].
+                q = self.q[:, first : first + rows].unflatten(0, self.shape)
+                q = q.transpose(1, 2).contiguous().transpose(1, 2)
+                outputs[first] = _numpy(torch.matmul(q, k.mT).flatten(0, 1))
+            return outputs[first]
 
         def check(rule: SumRule) -> tuple[int, int]:
-            if not output:
-                # As transformers has them: q is a view of [batch, tokens, heads, head_dim].
-                q = self.q[:, :rows].unflatten(0, self.shape).transpose(1, 2).contiguous()
-                k = self.k[:, :keys].unflatten(0, self.shape).contiguous()
-                output.append(_numpy(torch.matmul(q.transpose(1, 2), k.mT).flatten(0, 1)))
             compared = bad = 0
-            for m, replay in self.replays.items():
-                replayed = replay.output(rule, rows, keys)
-                compared += replayed.size
-                bad += differing(replayed, output[0][m])
+            for first in firsts:
+                for m, replay in self.replays.items():
+                    replayed = replay.output(rule, rows, keys, first)
+                    compared += replayed.size
+                    bad += differing(replayed, output(first)[m])
+                if bad:
+                    break
             return compared, bad
 
         return check
@@ -272,7 +292,8 @@ class _Library:
 class _FusedScores:
     def __init__(self, load: Workload, dtype: str, library: _Library, exact: bool) -> None:
         blocks = load.blocks()
-        rows, keys = max(rows for rows, _ in blocks), max(keys for _, keys in blocks)
+        rows = max(_ROWS, *(rows for rows, _ in blocks))
+        keys = max(keys for _, keys in blocks)
         generator = np.random.default_rng(21)
         x, w = cancelling(generator, rows, keys, load.head_dim, dtype, exact)
         self.replay = Replay(x, w, np.arange(keys), None, "float32")
@@ -280,13 +301,21 @@ class _FusedScores:
         self.library = library
 
     def check(self, rows: int, keys: int) -> Check:
-        output = _aligned(torch.zeros(rows, keys))
-        self.library.product(True, self.k[:keys], self.q[:rows], output, 0.0)
-        kernel = _numpy(output)
+        firsts = windows(rows, keys, self.q.shape[0])
+        kernel: list[Floats] = []
+        for first in firsts:
+            output = _aligned(torch.zeros(rows, keys))
+            q = _aligned(self.q[first : first + rows])
+            self.library.product(True, self.k[:keys], q, output, 0.0)
+            kernel.append(_numpy(output))
 
         def check(rule: SumRule) -> tuple[int, int]:
-            replayed = self.replay.output(rule, rows, keys)
-            return replayed.size, differing(replayed, kernel)
+            compared = bad = 0
+            for first, output in zip(firsts, kernel, strict=True):
+                replayed = self.replay.output(rule, rows, keys, first)
+                compared += replayed.size
+                bad += differing(replayed, output)
+            return compared, bad
 
         return check
 
@@ -297,12 +326,12 @@ def _fused_context_check(
     """At every alignment of the output."""
     rows, keys, accumulate = block
     generator = np.random.default_rng(1000 * rows + keys)
-    x, w = cancelling(generator, rows, load.head_dim, keys, dtype, exact)
-    old = generator.standard_normal((rows, load.head_dim), np.float32) * np.float32(1e-6)
-    p, v = _aligned(_torch(x, dtype)), _aligned(_torch(w, dtype).T.contiguous())
     columns = np.arange(load.head_dim)
     cases: list[tuple[Replay, Floats]] = []
-    for position in range(4 if rows <= 3 else 1):
+    for position in list(range(4)) * 8 if rows <= 3 else [0]:
+        x, w = cancelling(generator, rows, load.head_dim, keys, dtype, exact)
+        old = generator.standard_normal((rows, load.head_dim), np.float32) * np.float32(1e-6)
+        p, v = _aligned(_torch(x, dtype)), _aligned(_torch(w, dtype).T.contiguous())
         y = _aligned(torch.from_numpy(old), position)
         library.product(False, v, p, y, float(accumulate))
         c = old if accumulate else None
@@ -315,6 +344,8 @@ def _fused_context_check(
             replayed = replay.output(rule, rows, load.head_dim)
             compared += replayed.size
             bad += differing(replayed, kernel)
+            if bad:
+                break
         return compared, bad
 
     return check

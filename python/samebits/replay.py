@@ -50,6 +50,15 @@ def cancelling(
     return x, w
 
 
+def windows(rows: int, outs: int, held: int) -> range:
+    """First rows of the products that are compared: few outputs would fit a wrong order by luck.
+
+    The columns after a multiple of four are a class of their own, hence so many for few rows.
+    """
+    enough = 32 if rows <= 3 else -(-4096 // (rows * outs))
+    return range(0, held - rows + 1, rows)[: max(1, min(32, enough))]
+
+
 def differing(a: Floats, b: Floats) -> int:
     """How many values differ in their bits; a NaN always does."""
     same = (a.view(np.uint32) == b.view(np.uint32)) & ~np.isnan(a)
@@ -97,8 +106,8 @@ class Replay:
             sums.rows_done[missing] = rows.stop
         return sums.values[rows, where]
 
-    def output(self, rule: SumRule, rows: int, outs: int) -> Floats:
-        """The first ``rows`` rows of a product with ``outs`` outputs: the held columns of it."""
+    def output(self, rule: SumRule, rows: int, outs: int, first: int = 0) -> Floats:
+        """A product of ``rows`` rows from ``first`` on with ``outs`` outputs: the held columns."""
         held = int(np.searchsorted(self.columns, outs))
         result = np.full((rows, held), np.nan, np.float32)
         inside = rule.bias == "first" and self.bias is not None
@@ -109,8 +118,9 @@ class Replay:
             if where.size == 0:
                 continue
             span = slice(region.rows.start, min(region.rows.stop, rows))
-            sums = self._ordered(region.order, region.peel, inside, span, where)
-            c = self._c(span, where)
+            held_rows = slice(first + span.start, first + span.stop)
+            sums = self._ordered(region.order, region.peel, inside, held_rows, where)
+            c = self._c(held_rows, where)
             if c is not None and not inside:
                 sums = c + (round_to(sums) if rule.bias == "rounded" else sums)
             result[span, where] = round_to(sums)
