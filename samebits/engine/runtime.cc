@@ -7,6 +7,7 @@
 
 #include "samebits/base/error.h"
 #include "samebits/engine/canonical_arithmetic.h"
+#include "samebits/engine/replay_arithmetic.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -60,7 +61,15 @@ void ConvertRow(const TensorView& weight, int64_t row, DType dtype, std::byte* t
 }
 
 std::unique_ptr<Arithmetic> MakeArithmetic(const RuntimeOptions& options) {
-  return std::make_unique<CanonicalArithmetic>(options.isa, options.threads);
+  if (options.replay == nullptr) {
+    return std::make_unique<CanonicalArithmetic>(options.isa, options.threads);
+  }
+  if (options.replay->profile().dtype() != options.dtype) {
+    Fail(ErrorCode::kUsage, "{}: a profile of {}; the model runs in {}",
+         options.replay->profile().path(), ModelDTypeName(options.replay->profile().dtype()),
+         ModelDTypeName(options.dtype));
+  }
+  return std::make_unique<ReplayArithmetic>(options.isa, options.threads, options.replay);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Runs a graph: node after node over the new tokens of one sequence or of several, with a KV cache
-// each. It knows operations, no architectures. How a prompt is cut into chunks, how many threads
-// there are and what other sequences are computed beside it changes no bit of a sequence.
+// each. It knows operations, no architectures. In `canonical` arithmetic how a prompt is cut into
+// chunks, how many threads there are and what other sequences are computed beside it changes no bit
+// of a sequence; in a replay the chunks and the batch are those of the reference.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "samebits/checkpoint/checkpoint.h"
 #include "samebits/engine/recorder.h"
+#include "samebits/engine/replay.h"
 #include "samebits/engine/sequence.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/kernels.h"
@@ -20,6 +22,7 @@ struct RuntimeOptions {
   DType dtype = DType::kF32;  // weights are rounded or widened to it where they are used
   Isa isa = Isa::kPortable;
   int threads = 1;
+  std::shared_ptr<const Replay> replay = nullptr;  // instead of `canonical`
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.

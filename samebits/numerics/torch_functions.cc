@@ -166,18 +166,19 @@ Json DifferencesJson(const std::vector<AngleDifference>& differences) {
 
 }  // namespace
 
-const RotaryFunction* TorchFunctions::FindRotary(const std::vector<float>& inv_freq) const {
+const RotaryFunction* TorchFunctions::FindRotary(const std::vector<float>& inv_freq,
+                                                 float scaling) const {
   for (const RotaryFunction& candidate : rotary) {
-    if (candidate.inv_freq == inv_freq) return &candidate;
+    if (candidate.inv_freq == inv_freq && candidate.scaling == scaling) return &candidate;
   }
   return nullptr;
 }
 
 RotaryFunction ReadRotaryFunction(const Json& json, bool in_trace, const std::string& place) {
   if (in_trace) {
-    CheckKeys(json, {"inv_freq", "cos", "sin"}, place);
+    CheckKeys(json, {"inv_freq", "attention_scaling", "cos", "sin"}, place);
   } else {
-    CheckKeys(json, {"inv_freq", "positions", "cos", "sin", "proof"}, place);
+    CheckKeys(json, {"inv_freq", "attention_scaling", "positions", "cos", "sin", "proof"}, place);
   }
   RotaryFunction rotary;
   const Json& frequencies = ArrayField(json, "inv_freq", place);
@@ -195,6 +196,8 @@ RotaryFunction ReadRotaryFunction(const Json& json, bool in_trace, const std::st
     }
     rotary.inv_freq.push_back(frequency);
   }
+  // Python's float, which the reference multiplies with as fp32.
+  rotary.scaling = static_cast<float>(NumberField(json, "attention_scaling", 0, 1e6, place));
   rotary.positions =
       in_trace ? kMaxPositions : IntegerField(json, "positions", 1, kMaxPositions, place);
   const auto n = static_cast<int64_t>(rotary.inv_freq.size());
@@ -261,6 +264,7 @@ Json WriteTorchFunctions(const TorchFunctions& functions) {
     Json bits = Json::array();
     for (const float f : rotary.inv_freq) bits.push_back(std::bit_cast<uint32_t>(f));
     json["rotary"].push_back({{"inv_freq", bits},
+                              {"attention_scaling", rotary.scaling},
                               {"positions", rotary.positions},
                               {"cos", DifferencesJson(rotary.cos)},
                               {"sin", DifferencesJson(rotary.sin)},

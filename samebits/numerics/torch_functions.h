@@ -73,6 +73,7 @@ struct AngleDifference {
 // and the rounding to the model's dtype) are not the correctly rounded ones.
 struct RotaryFunction {
   std::vector<float> inv_freq;            // [head_dim / 2]
+  float scaling = 1;                      // attention_scaling, multiplied onto cos and sin
   int64_t positions = 0;                  // 0 .. positions - 1 are covered
   std::vector<AngleDifference> cos, sin;  // ascending by position, then i
   Proof proof;
@@ -86,17 +87,17 @@ struct TorchFunctions {
   std::optional<SdpaFunction> sdpa;
   std::vector<RotaryFunction> rotary;
 
-  // The entry with exactly these frequencies; null when there is none.
-  const RotaryFunction* FindRotary(const std::vector<float>& inv_freq) const;
+  // The entry with exactly these frequencies and factor; null when there is none.
+  const RotaryFunction* FindRotary(const std::vector<float>& inv_freq, float scaling) const;
 };
 
 // Reads and validates. `place` starts every message. Throws Error(kBadInput); unknown keys are
 // errors, since they would change the arithmetic.
 TorchFunctions ReadTorchFunctions(const Json& json, const std::string& place);
 
-// {"inv_freq": [...], "cos": [...], "sin": [...]} as it also stands in a trace's metadata, there
-// without "positions" and "proof" (`in_trace`): positions is then one more than the largest one
-// named in cos and sin, and the caller knows which the trace covers.
+// {"inv_freq": [...], "attention_scaling": 1.0, "cos": [...], "sin": [...]}, in a profile with
+// "positions" and "proof". In a trace's metadata (`in_trace`) these two are absent: it covers the
+// positions of the trace, which the caller knows, and `positions` is the most that is allowed.
 RotaryFunction ReadRotaryFunction(const Json& json, bool in_trace, const std::string& place);
 
 // The same sections as JSON.

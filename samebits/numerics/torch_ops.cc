@@ -195,8 +195,8 @@ void Rotary(const RotaryFunction& function, const RotaryArgs& args, int64_t row_
     for (int64_t i = 0; i < half; ++i) {
       const auto k = static_cast<size_t>(i);
       const float angle = static_cast<float>(position) * function.inv_freq[k];
-      const float cos = MoveUlps(torch_math::CosRounded(angle), cos_ulps[k]) * args.scaling;
-      const float sin = MoveUlps(torch_math::SinRounded(angle), sin_ulps[k]) * args.scaling;
+      const float cos = MoveUlps(torch_math::CosRounded(angle), cos_ulps[k]) * function.scaling;
+      const float sin = MoveUlps(torch_math::SinRounded(angle), sin_ulps[k]) * function.scaling;
       for (const int64_t column : {i, i + half}) {
         Store(args.dtype, args.cos, row * args.head_dim + column, cos);
         Store(args.dtype, args.sin, row * args.head_dim + column, sin);

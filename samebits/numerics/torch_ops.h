@@ -55,9 +55,9 @@ void MultiplyByNumber(DType dtype, const void* x, double number, void* y, int64_
 void AddMask(DType dtype, const void* x, const uint8_t* keep, void* y, int64_t n);
 
 // The fp32 angles position inv_freq, their cosines and sines (correctly rounded, moved by the
-// differences of `function`), the product of each with `scaling` rounded to fp32, then to
-// args.dtype; both halves of a row alike. args.inv_freq is not used: function.inv_freq is. Throws
-// Error(kUnsupported) for a position that is not covered.
+// differences of `function`), the product of each with its scaling rounded to fp32, then to
+// args.dtype; both halves of a row alike. Frequencies and scaling are those of `function`: args
+// gives neither. Throws Error(kUnsupported) for a position that is not covered.
 void Rotary(const RotaryFunction& function, const RotaryArgs& args, int64_t row_begin,
             int64_t row_end);
 
