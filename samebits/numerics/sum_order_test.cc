@@ -233,28 +233,25 @@ TEST(SumRule, EveryOutputOnce) {
 }
 
 TEST(SumRule, BiasRules) {
-  const float x = 1.0F, w = 0x1p-9F;
+  // The sum is a little more than half a step of 1 in bfloat16, and half a step when it is rounded.
   const uint16_t bias = FloatToBF16(1.0F);
-  uint16_t xs = FloatToBF16(x), ws = FloatToBF16(w + 0x1p-17F), y = 0;
-  ProductArgs a = Shape(1, 1, 1);
+  const uint16_t x[] = {FloatToBF16(1.0F), FloatToBF16(1.0F)};
+  const uint16_t w[] = {FloatToBF16(0x1p-8F), FloatToBF16(0x1p-17F)};
+  uint16_t y = 0;
+  ProductArgs a = Shape(1, 2, 1);
   a.dtype = a.weight_dtype = a.y_dtype = DType::kBF16;
-  a.x = &xs, a.w = &ws, a.bias = &bias, a.y = &y;
-  const auto value = [&](const char* rule) {
-    Product(
-        a,
-        ReadSumRule(
-            ParseJson(
-                fmt::format(R"({{"bias": "{}", "classes": [{{"order": {{"family": "chain"}}}}]}})",
-                            rule),
-                "test"),
-            "test"),
-        0, 1, 0, 1);
+  a.x = &x, a.w = &w, a.bias = &bias, a.y = &y;
+  const auto value = [&](const std::string& bias_rule, const std::string& order) {
+    const std::string json =
+        R"({"bias": ")" + bias_rule + R"(", "classes": [{"order": )" + order + "}]}";
+    Product(a, ReadSumRule(ParseJson(json, "test"), "test"), 0, 1, 0, 1);
     return BF16ToFloat(y);
   };
-  EXPECT_EQ(value("last"), 1.0F);
-  EXPECT_EQ(value("rounded"), 1.0F);
-  ws = FloatToBF16(0x1.02p-8F);  // above a half step of 1
-  EXPECT_EQ(value("last"), 1.0078125F);
+  const std::string chain = R"({"family": "chain"})";
+  EXPECT_EQ(value("last", chain), 1.0078125F);
+  EXPECT_EQ(value("rounded", chain), 1.0F);
+  // As the start of the chain: 1 + 2^-8 is exact in fp32, and so is the rest.
+  EXPECT_EQ(value("first", chain), 1.0078125F);
 }
 
 }  // namespace
