@@ -36,6 +36,9 @@ has no batch axis in the trace.
 key/value cache; they do not stop at an end token. The trace holds prompt and steps together."""
 
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
 class _Source(argparse.Action):
     """Keeps the sequences in the order in which they were given."""
 
@@ -164,6 +167,15 @@ def _load(folder: Path, kind: Any, **options: Any) -> Any:
         raise ValueError(f"{folder}: {reason}") from error
 
 
+def _load_tokenizer(folder: Path, option: str) -> Any:
+    from transformers import AutoTokenizer
+
+    # Without any, transformers 5 makes a tokenizer that knows no word.
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ValueError(f"{option}: {folder} has no tokenizer.json; use --ids")
+    return _load(folder, AutoTokenizer)
+
+
 def _load_model(arguments: argparse.Namespace) -> Any:
     import torch
     import transformers
@@ -192,9 +204,7 @@ def _read_prompts(arguments: argparse.Namespace, config: Any) -> _Prompts:
             ids = value
         else:
             if tokenizer is None:
-                from transformers import AutoTokenizer
-
-                tokenizer = _load(arguments.model, AutoTokenizer)
+                tokenizer = _load_tokenizer(arguments.model, option)
             text = _well_formed(value if option == "--prompt" else _render(tokenizer, value))
             ids = tokenizer(text, add_special_tokens=option == "--prompt")["input_ids"]
             prompts.texts.append(text)
@@ -214,9 +224,11 @@ def _well_formed(text: str) -> str:
 
 def _render(tokenizer: Any, name: str) -> str:
     """The chat of a file in the form of `samebits tokenize --chat`, as text."""
-    text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
         chat = json.loads(text)
+    except OSError as error:
+        raise ValueError(f"--chat {name}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"--chat {name}: no JSON: {error}") from None
     variables = {"messages": chat} if isinstance(chat, list) else chat
@@ -234,11 +246,9 @@ def _render(tokenizer: Any, name: str) -> str:
 
 def _pad_token(arguments: argparse.Namespace, config: Any) -> int:
     """The token that fills the rows of a batch up."""
-    from transformers import AutoTokenizer
-
     token = arguments.pad
-    if token is None and (arguments.model / "tokenizer.json").exists():
-        token = _load(arguments.model, AutoTokenizer).pad_token_id
+    if token is None and any((arguments.model / name).is_file() for name in _TOKENIZERS):
+        token = _load_tokenizer(arguments.model, "--pad").pad_token_id
     for name in ("pad_token_id", "eos_token_id"):
         if token is None:
             token = getattr(config, name, None)
