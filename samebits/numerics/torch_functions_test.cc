@@ -65,7 +65,7 @@ TEST(TorchFunctions, RotaryOfATrace) {
   EXPECT_EQ(rotary.scaling, 1.25F);
   EXPECT_EQ(rotary.cos[0].position, 7);
   EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { ReadRotaryFunction(json, false, "p"); }),
-              testing::HasSubstr("positions"));
+              testing::HasSubstr("attention_scaling"));
 }
 
 struct Bad {
