@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "samebits/base/error.h"
-#include "samebits/tensor/convert.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits {
 namespace {
@@ -16,15 +16,6 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 const std::byte* At(const void* data, DType dtype, int64_t element) {
   return static_cast<const std::byte*>(data) + element * DTypeSize(dtype);
-}
-
-void Store(DType dtype, void* data, int64_t i, float value) {
-  if (dtype == DType::kF32) {
-    static_cast<float*>(data)[i] = value;
-  } else {
-    static_cast<uint16_t*>(data)[i] =
-        dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-  }
 }
 
 float ScaleAndMax(float* qk, const uint8_t* mask, float scale, int64_t n) {
@@ -48,7 +39,7 @@ float ExpAndSum(const SdpaFunction& function, DType dtype, const float* a, float
     const float e = torch_math::Evaluate(function.exp, a[j] - max);
     const int64_t accumulator = j < whole ? j % block / lanes : 2;
     sums[static_cast<size_t>(accumulator * lanes + j % lanes)] += e;
-    Store(dtype, p, j, e);  // round: dtype, for the product; the sum takes the unrounded
+    StoreElement(dtype, p, j, e);  // round: dtype, for the product; the sum takes the unrounded
   }
   for (int64_t l = 0; l < lanes; ++l) {
     auto& lane = sums[static_cast<size_t>(l)];
@@ -63,7 +54,7 @@ float ExpAndSum(const SdpaFunction& function, DType dtype, const float* a, float
   for (int64_t j = vectors; j < n; ++j) {
     const float e = torch_math::Evaluate(function.tail_exp, a[j] - max);
     sum += e;
-    Store(dtype, p, j, e);
+    StoreElement(dtype, p, j, e);
   }
   return sum;
 }
@@ -73,7 +64,7 @@ void Rescale(float* x, float factor, int64_t n) {
 }
 
 void Finish(DType dtype, const float* x, float factor, void* y, int64_t n) {
-  for (int64_t d = 0; d < n; ++d) Store(dtype, y, d, x[d] * factor);
+  for (int64_t d = 0; d < n; ++d) StoreElement(dtype, y, d, x[d] * factor);
 }
 
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -178,7 +178,7 @@ RotaryFunction ReadRotaryFunction(const Json& json, bool in_trace, const std::st
   if (in_trace) {
     CheckKeys(json, {"inv_freq", "attention_scaling", "cos", "sin"}, place);
   } else {
-    CheckKeys(json, {"inv_freq", "attention_scaling", "positions", "cos", "sin", "proof"}, place);
+    CheckKeys(json, {"inv_freq", "scaling_bits", "positions", "cos", "sin", "proof"}, place);
   }
   RotaryFunction rotary;
   const Json& frequencies = ArrayField(json, "inv_freq", place);
@@ -196,8 +196,12 @@ RotaryFunction ReadRotaryFunction(const Json& json, bool in_trace, const std::st
     }
     rotary.inv_freq.push_back(frequency);
   }
-  // Python's float, which the reference multiplies with as fp32.
-  rotary.scaling = static_cast<float>(NumberField(json, "attention_scaling", 0, 1e6, place));
+  if (in_trace) {  // Python's float, which the reference multiplies with as fp32
+    rotary.scaling = static_cast<float>(NumberField(json, "attention_scaling", 0, 1e6, place));
+  } else {
+    rotary.scaling = std::bit_cast<float>(
+        static_cast<uint32_t>(IntegerField(json, "scaling_bits", 0, 0x7f7fffff, place)));
+  }
   rotary.positions =
       in_trace ? kMaxPositions : IntegerField(json, "positions", 1, kMaxPositions, place);
   const auto n = static_cast<int64_t>(rotary.inv_freq.size());
@@ -264,7 +268,7 @@ Json WriteTorchFunctions(const TorchFunctions& functions) {
     Json bits = Json::array();
     for (const float f : rotary.inv_freq) bits.push_back(std::bit_cast<uint32_t>(f));
     json["rotary"].push_back({{"inv_freq", bits},
-                              {"attention_scaling", rotary.scaling},
+                              {"scaling_bits", std::bit_cast<uint32_t>(rotary.scaling)},
                               {"positions", rotary.positions},
                               {"cos", DifferencesJson(rotary.cos)},
                               {"sin", DifferencesJson(rotary.sin)},

@@ -95,9 +95,10 @@ struct TorchFunctions {
 // errors, since they would change the arithmetic.
 TorchFunctions ReadTorchFunctions(const Json& json, const std::string& place);
 
-// {"inv_freq": [...], "attention_scaling": 1.0, "cos": [...], "sin": [...]}, in a profile with
-// "positions" and "proof". In a trace's metadata (`in_trace`) these two are absent: it covers the
-// positions of the trace, which the caller knows, and `positions` is the most that is allowed.
+// {"inv_freq": [...], "cos": [...], "sin": [...]}, in a profile with "scaling_bits" (of the fp32
+// value), "positions" and "proof". In a trace's metadata (`in_trace`) the factor is a number,
+// "attention_scaling", and the other two are absent: a trace covers the positions it holds, which
+// the caller knows; `positions` is then the most that is allowed.
 RotaryFunction ReadRotaryFunction(const Json& json, bool in_trace, const std::string& place);
 
 // The same sections as JSON.

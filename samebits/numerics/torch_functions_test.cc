@@ -21,7 +21,7 @@ Json Good() {
              "rescale_exp": "glibc_expf", "kv_split": 512,
              "q_splits": [{"min_q_len": 0, "size": 32}, {"min_q_len": 192, "size": 64}],
              "proof": {"compared": 0, "differing": 0}},
-    "rotary": [{"inv_freq": [1065353216, 1008981770], "attention_scaling": 1.0, "positions": 100,
+    "rotary": [{"inv_freq": [1065353216, 1008981770], "scaling_bits": 1065353216, "positions": 100,
                 "cos": [[3, 0, -1], [3, 1, 1], [99, 0, 1]], "sin": [],
                 "proof": {"compared": 400, "differing": 0}}]
   })");
@@ -65,7 +65,7 @@ TEST(TorchFunctions, RotaryOfATrace) {
   EXPECT_EQ(rotary.scaling, 1.25F);
   EXPECT_EQ(rotary.cos[0].position, 7);
   EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { ReadRotaryFunction(json, false, "p"); }),
-              testing::HasSubstr("positions"));
+              testing::HasSubstr("attention_scaling"));
 }
 
 struct Bad {
@@ -96,7 +96,7 @@ TEST(TorchFunctions, BadFieldsAreNamed) {
            {"/rotary/0/inv_freq", "[]", "p.json.rotary[0]: 'inv_freq'"},
            {"/rotary/0/inv_freq/1", "2139095040", "are the bits of inf"},
            {"/rotary/0/inv_freq/1", "4294967296", "p.json.rotary[0].inv_freq"},
-           {"/rotary/0/attention_scaling", "null", "'attention_scaling'"},
+           {"/rotary/0/scaling_bits", "1.0", "'scaling_bits'"},
            {"/rotary/0/cos/0/0", "100", "p.json.rotary[0].cos"},
            {"/rotary/0/cos/0/1", "2", "p.json.rotary[0].cos"},
            {"/rotary/0/cos/1", "[3, 0, 1]", "out of order"},

@@ -8,25 +8,10 @@
 #include <limits>
 
 #include "samebits/base/error.h"
-#include "samebits/tensor/convert.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits::torch_ops {
 namespace {
-
-float Load(DType dtype, const void* data, int64_t i) {
-  if (dtype == DType::kF32) return static_cast<const float*>(data)[i];
-  const uint16_t bits = static_cast<const uint16_t*>(data)[i];
-  return dtype == DType::kBF16 ? BF16ToFloat(bits) : F16ToFloat(bits);
-}
-
-void Store(DType dtype, void* data, int64_t i, float value) {
-  if (dtype == DType::kF32) {
-    static_cast<float*>(data)[i] = value;
-  } else {
-    static_cast<uint16_t*>(data)[i] =
-        dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-  }
-}
 
 float Round(DType dtype, float value) {
   if (dtype == DType::kF32) return value;
@@ -85,16 +70,16 @@ void RmsNorm(const SumFunction& function, const RmsNormArgs& args, int64_t row_b
   for (int64_t row = row_begin; row < row_end; ++row) {
     const int64_t first = row * args.size;
     for (int64_t i = 0; i < args.size; ++i) {
-      const float x = Load(args.dtype, args.x, first + i);
+      const float x = LoadElement(args.dtype, args.x, first + i);
       squares[static_cast<size_t>(i)] = x * x;
     }
     const float v = CascadeSum(function, squares.data(), args.size) / static_cast<float>(args.size);
     const float r = 1.0F / std::sqrt(v + args.eps);
     for (int64_t i = 0; i < args.size; ++i) {
       // round: transformers casts the normalised values to dtype before it multiplies
-      const float h = Round(args.dtype, Load(args.dtype, args.x, first + i) * r);
-      const float w = Round(args.dtype, Load(args.weight_dtype, args.w, i));
-      Store(args.dtype, args.y, first + i, w * h);
+      const float h = Round(args.dtype, LoadElement(args.dtype, args.x, first + i) * r);
+      const float w = Round(args.dtype, LoadElement(args.weight_dtype, args.w, i));
+      StoreElement(args.dtype, args.y, first + i, w * h);
     }
   }
 }
@@ -132,15 +117,23 @@ void Silu(const SiluFunction& function, DType dtype, const void* x, void* y, int
   for (int64_t i = begin; i < end; ++i) {
     const int64_t first = i / part * part, size = std::min(part, numel - first);
     const bool tail = i - first >= size / function.block * function.block;
-    const float v = Load(dtype, x, i);
+    const float v = LoadElement(dtype, x, i);
     const float e = torch_math::Evaluate(tail ? function.tail_exp : function.exp, -v);
-    Store(dtype, y, i, v / (1.0F + e));
+    StoreElement(dtype, y, i, v / (1.0F + e));
   }
 }
 
 void MultiplyByNumber(DType dtype, const void* x, double number, void* y, int64_t n) {
   const auto factor = static_cast<float>(number);
-  for (int64_t i = 0; i < n; ++i) Store(dtype, y, i, Load(dtype, x, i) * factor);
+  for (int64_t i = 0; i < n; ++i) StoreElement(dtype, y, i, LoadElement(dtype, x, i) * factor);
+}
+
+void MaskedSoftmaxRow(const SoftmaxFunction& function, DType dtype, const void* scores,
+                      const uint8_t* keep, void* probs, float* wide, int64_t n) {
+  AddMask(dtype, scores, keep, probs, n);
+  for (int64_t j = 0; j < n; ++j) wide[j] = LoadElement(dtype, probs, j);
+  SoftmaxRow(function, wide, wide, n);
+  for (int64_t j = 0; j < n; ++j) StoreElement(dtype, probs, j, wide[j]);
 }
 
 void AddMask(DType dtype, const void* x, const uint8_t* keep, void* y, int64_t n) {
@@ -148,7 +141,7 @@ void AddMask(DType dtype, const void* x, const uint8_t* keep, void* y, int64_t n
                        : dtype == DType::kBF16 ? BF16ToFloat(0xff7f)
                                                : -65504.0F;
   for (int64_t i = 0; i < n; ++i) {
-    Store(dtype, y, i, Load(dtype, x, i) + (keep[i] != 0 ? 0.0F : lowest));
+    StoreElement(dtype, y, i, LoadElement(dtype, x, i) + (keep[i] != 0 ? 0.0F : lowest));
   }
 }
 
@@ -198,8 +191,8 @@ void Rotary(const RotaryFunction& function, const RotaryArgs& args, int64_t row_
       const float cos = MoveUlps(torch_math::CosRounded(angle), cos_ulps[k]) * function.scaling;
       const float sin = MoveUlps(torch_math::SinRounded(angle), sin_ulps[k]) * function.scaling;
       for (const int64_t column : {i, i + half}) {
-        Store(args.dtype, args.cos, row * args.head_dim + column, cos);
-        Store(args.dtype, args.sin, row * args.head_dim + column, sin);
+        StoreElement(args.dtype, args.cos, row * args.head_dim + column, cos);
+        StoreElement(args.dtype, args.sin, row * args.head_dim + column, sin);
       }
     }
   }

@@ -54,6 +54,11 @@ void MultiplyByNumber(DType dtype, const void* x, double number, void* y, int64_
 // eager attention's mask as transformers adds it. y may be x.
 void AddMask(DType dtype, const void* x, const uint8_t* keep, void* y, int64_t n);
 
+// One row of eager attention's probabilities from its scaled scores: AddMask, widened to fp32,
+// SoftmaxRow, rounded to dtype. probs may be scores; `wide` is scratch of n floats.
+void MaskedSoftmaxRow(const SoftmaxFunction& function, DType dtype, const void* scores,
+                      const uint8_t* keep, void* probs, float* wide, int64_t n);
+
 // The fp32 angles position inv_freq, their cosines and sines (correctly rounded, moved by the
 // differences of `function`), the product of each with its scaling rounded to fp32, then to
 // args.dtype; both halves of a row alike. Frequencies and scaling are those of `function`: args

@@ -41,7 +41,7 @@ def torch_sampling(samebits_program: Any) -> Program:
         command = [path, *map(str, arguments)]
         done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr.decode()
-        if done.stderr:
+        if len(data) > 5_000_000:
             print(done.stderr.decode().strip())
         return done.stdout
 
@@ -53,12 +53,19 @@ needs_lanes = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
-def threads(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Small models are faster so; a test that takes `threads` says otherwise."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request: pytest.FixtureRequest, one_thread: None) -> int:
+    torch.set_num_threads(request.param)
+    return int(request.param)
 
 
 def same_bits(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
@@ -272,7 +279,7 @@ def compare_generate(model: Any, settings: Settings, seeds: int, program: Progra
 def test_generate(
     settings: Settings, dtype: torch.dtype, nano: Path, torch_sampling: Program
 ) -> None:
-    seeds = SEEDS if settings == QWEN else 3
+    seeds = SEEDS if settings == QWEN else 2
     print(compare_generate(load(nano, dtype), settings, seeds, torch_sampling), "tokens")
 
 
@@ -281,7 +288,7 @@ def test_generate(
 def test_generate_with_a_large_vocabulary(dtype: torch.dtype, torch_sampling: Program) -> None:
     model = random_qwen2(dtype)
     compared = compare_generate(model, QWEN, SEEDS, torch_sampling)
-    compared += compare_generate(model, Settings(temperature=1.1, top_p=0.9), 2, torch_sampling)
+    compared += compare_generate(model, Settings(temperature=1.1, top_p=0.9), 1, torch_sampling)
     print(compared, "tokens")
 
 
