@@ -44,7 +44,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _text(path: Path, name: str, entry: Any, size: int) -> tuple[str, int, int]:
-    """What a header's entry says, as the digest has it, and where the data is among `size` bytes."""
+    """What a header's entry says, as the digest has it, and where its data lies in `size` bytes."""
     try:
         shape = ",".join(str(operator.index(axis)) for axis in entry["shape"])
         low, high = (operator.index(offset) for offset in entry["data_offsets"])
