@@ -23,8 +23,12 @@ Key: TypeAlias = tuple[SumOrder, int, bool]
 def random_floats(
     generator: np.random.Generator, shape: tuple[int, ...], dtype: str, exact: bool = True
 ) -> Floats:
-    """Normal values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32."""
+    """Values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32.
+
+    Of many magnitudes: sums of a few short products of one magnitude would be exact in any order.
+    """
     values = generator.standard_normal(shape, np.float32)
+    values *= np.exp2(generator.integers(-5, 6, shape)).astype(np.float32)
     if dtype == "float32":
         if exact:
             values = (values.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
