@@ -59,7 +59,7 @@ def windows(rows: int, outs: int, held: int) -> range:
 
     The columns after a multiple of four are a class of their own, hence so many for few rows.
     """
-    enough = 32 if rows <= 3 else -(-4096 // (rows * outs))
+    enough = 32 if rows <= 3 and outs % 4 else -(-4096 // (rows * outs))
     return range(0, held - rows + 1, rows)[: max(1, min(32, enough))]
 
 
