@@ -60,6 +60,7 @@ struct Scale {
   static constexpr const char* kId = "scaled";
   static double Of(double x, double constant) { return x * constant; }
   static float Of(float x, float constant) { return x * constant; }
+  static bool IsFixed(double x) { return x == 0; }  // whatever the constant
   // The constants c for which x c lies in `result`; false: none.
   static bool Constants(double x, const Interval& result, Interval& constants) {
     if (x == 0) return result.low <= 0 && result.high >= 0;
@@ -73,6 +74,7 @@ struct Shift {
   static constexpr const char* kId = "shifted";
   static double Of(double x, double constant) { return x + constant; }
   static float Of(float x, float constant) { return x + constant; }
+  static bool IsFixed(double) { return false; }
   static bool Constants(double x, const Interval& result, Interval& constants) {
     constants = {result.low - x, result.high - x};
     return true;
@@ -109,6 +111,8 @@ class Search {
 
   std::optional<Relation> Run() {
     if (!Narrow() || !wide_.bounded()) return std::nullopt;
+    if (changed_ == 0) return Try(0);  // only signs of zeros
+    if (changed_ < numbers_ - changed_) return std::nullopt;
     if (!once_.empty() && once_.bounded()) {
       if (auto found = TryDecimals(once_)) return found;
       if (auto found = Try(once_.low + (once_.high - once_.low) / 2)) return found;
@@ -146,6 +150,8 @@ class Search {
     return All([this](double x, double y) {
       if (std::isnan(x) || std::isnan(y)) return std::isnan(x) && std::isnan(y);
       if (std::isinf(x)) return std::isinf(y);  // and limits nothing
+      ++numbers_;
+      changed_ += x != y || Operation::IsFixed(x) ? 1 : 0;
       const Interval result = RoundsTo(y, b_.dtype);
       Interval once, wide;
       if (!Operation::Constants(x, result, once)) return false;
@@ -203,6 +209,7 @@ class Search {
   std::vector<double> x_, y_;
   Interval once_;  // constants that give every element when the result is rounded once
   Interval wide_;  // those that may when it is rounded to fp32 before
+  int64_t numbers_ = 0, changed_ = 0;
 };
 
 template <typename Operation>

@@ -3,6 +3,8 @@
 // Every element says between which two constants the one that was used must lie: that which rounds
 // to the element of b. What lies in all these intervals is tried, the shortest decimal number
 // first, and holds only if it gives every element of b bit for bit (NaN being NaN).
+// A constant that leaves most elements as they are is no answer: where one element is a bit off, a
+// tiny shift that only a tiny element feels would often be one.
 #pragma once
 
 #include <optional>

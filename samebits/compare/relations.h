@@ -26,8 +26,8 @@ namespace samebits {
 //   rounded-to-DTYPE           to nearest, ties to even
 //   rounded-through-DTYPE      float16 or bfloat16 on the way, to nearest
 //   truncated-to-bfloat16      the low bits cut off
-//   scaled                     round(constant * x)
-//   shifted                    round(x + constant)
+//   scaled                     round(constant * x); at least half of the elements change
+//   shifted                    round(x + constant); likewise, or only signs of zeros do
 struct Relation {
   std::string id;
   bool from_a = true;          // b was made of a; false: a of b
@@ -38,11 +38,11 @@ struct Relation {
   bool through_fp32 = false;
 };
 
-// The steps from one tensor to the other: none (no known relation), one, or `transposed` and a
-// rounding. `head_dim` 0: heads are not looked for. Memory is bounded by the number of rows and
-// columns; permutations of more than 2^22 lines are not looked for. Elements that can not be
-// compared as numbers (metrics.h) are only moved, never computed; shifts and scales are of F32,
-// BF16, F16.
+// The steps from one tensor to the other, which has not the same bytes: none (no known relation),
+// one, or `transposed` and a rounding. `head_dim` 0: heads are not looked for. Memory is bounded by
+// the number of rows and columns; permutations of more than 2^22 lines are not looked for. Elements
+// that can not be compared as numbers (metrics.h) are only moved, never computed; shifts and scales
+// are of F32, BF16, F16.
 std::vector<Relation> FindRelation(const TensorView& a, const TensorView& b, int64_t head_dim);
 
 // For people: "transposed", "scaled by 0.125", "heads permuted: 1 0 2 3".

@@ -2,6 +2,7 @@
 // elements is one bit off.
 #include "samebits/compare/relations.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -244,7 +245,7 @@ TEST(Relations, Truncated) {
 TEST(Relations, Scaled) {
   for (const DType dtype : kDTypes) {
     const Tensor a = RandomTensor(dtype, {30, 40}, 1);
-    for (const double constant : {0.125, 2.0, -1.0, 3.0, 0.08838834764831845, 0.1, -1.7, 1.001}) {
+    for (const double constant : {0.125, 2.0, -1.0, 3.0, 0.08838834764831845, 0.1, -1.7}) {
       const auto narrow = static_cast<double>(static_cast<float>(constant));
       const Tensor b = Mapped(a, dtype, [&](double v) { return v * narrow; });
       const Relation found = ExpectFound(a, b, "scaled");
@@ -274,19 +275,35 @@ TEST(Relations, ScaledByTheShortestDecimal) {
 
 // 16-bit kernels compute in fp32 and round twice, which now and then is not what one rounding
 // gives.
-TEST(Relations, ScaledThroughFloat32) {
-  const Tensor a = RandomTensor(DType::kBF16, {1024, 1024}, 1);
-  const float constant = 0.7853981F;
+TEST(Relations, ShiftedThroughFloat32) {
+  // 1 + 2^-11 lies between two numbers of float16. The sums with 0, 2^-10 and 2^-9 are ties, which
+  // pin the constant from both sides; the one with 2^-24 becomes a tie in fp32.
+  Tensor a = RandomTensor(DType::kF16, {20, 30}, 1);
+  const double pins[] = {0, 0x1p-24, 0x1p-10, 0x1p-9};
+  for (int i = 0; i < 4; ++i) StoreValue(a, i, pins[i]);
+  const float constant = 1 + 0x1p-11F;
   int64_t differ = 0;
-  const Tensor b = Mapped(a, DType::kBF16, [&](double v) {
-    const double twice = RoundToDType(static_cast<float>(v) * constant, DType::kBF16);
-    differ += twice != RoundToDType(v * constant, DType::kBF16) ? 1 : 0;
+  const Tensor b = Mapped(a, DType::kF16, [&](double v) {
+    const double twice = RoundToDType(static_cast<float>(v) + constant, DType::kF16);
+    differ += twice != RoundToDType(v + constant, DType::kF16) ? 1 : 0;
     return twice;
   });
   ASSERT_GT(differ, 0);  // otherwise this shows nothing
-  const Relation found = ExpectFound(a, b, "scaled");
+  const Relation found = ExpectFound(a, b, "shifted");
   EXPECT_TRUE(found.through_fp32);
   EXPECT_EQ(found.constant, static_cast<double>(constant));
+}
+
+// A tiny constant that only the tiniest element feels is no relation: one bit off is a bit off.
+TEST(Relations, OneElementIsNotShifted) {
+  const Tensor a = RandomTensor(DType::kBF16, {8, 6}, 1);
+  for (int64_t i = 0; i < a.elements(); ++i) {
+    Tensor b = Mapped(a, DType::kBF16, [](double v) { return v; });
+    b.as<uint16_t>()[i] ^= 1;
+    EXPECT_THAT(Ids(Find(a, b)), IsEmpty()) << i;
+    b.as<uint16_t>()[i] ^= 3;
+    EXPECT_THAT(Ids(Find(a, b)), IsEmpty()) << i;
+  }
 }
 
 TEST(Relations, ScaledFromTheSecond) {
