@@ -24,6 +24,9 @@ struct GenerationOptions {
   int64_t max_length = 0;               // of prompt and answer: the model's context
   int64_t chunk = 512;                  // tokens of the prompt that are computed at once
   int64_t top_log_probs = -1;           // -1: no log-probs; else of the chosen and so many others
+  // Tokens are chosen as transformers' generate does on torch's CPU (torch_sampler.h), whose softmax
+  // has so many lanes; 0: by our own sampler.
+  int torch_lanes = 0;
 };
 
 struct GenerationEvents {

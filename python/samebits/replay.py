@@ -1,0 +1,166 @@
+"""Replaying one product under candidate rules, without computing the same sums twice.
+
+A ``Replay`` holds the operands of the largest product; smaller ones are its first rows. Sums are
+computed where a candidate asks for them and kept by order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from samebits.orders import Floats, SumOrder, evaluate
+from samebits.rules import ROUNDINGS, Alignment, SumRule, regions
+
+Indices: TypeAlias = npt.NDArray[np.int64]
+Key: TypeAlias = tuple[SumOrder, int, bool]
+
+
+def random_floats(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: str, exact: bool = True
+) -> Floats:
+    """Normal values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32."""
+    values = generator.standard_normal(shape, np.float32)
+    if dtype == "float32":
+        if exact:
+            values = (values.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
+        return values
+    return ROUNDINGS[dtype](values)
+
+
+def cancelling(
+    generator: np.random.Generator, rows: int, outs: int, size: int, dtype: str, exact: bool = True
+) -> tuple[Floats, Floats]:
+    """x [rows, size] and w [outs, size] whose exact products are 0 but for one element.
+
+    Elements are paired at random, x equal and w opposite: what a kernel returns is its rounding
+    errors, that is, its order.
+    """
+    x = random_floats(generator, (rows, size), dtype, exact)
+    w = random_floats(generator, (outs, size), dtype, exact)
+    order = generator.permutation(size)
+    half = size // 2
+    first, second = order[:half], order[half : 2 * half]
+    x[:, second] = x[:, first]
+    w[:, second] = -w[:, first]
+    return x, w
+
+
+def windows(rows: int, outs: int, held: int) -> range:
+    """First rows of the products that are compared: few outputs would fit a wrong order by luck.
+
+    The columns after a multiple of four are a class of their own, hence so many for few rows.
+    """
+    enough = 32 if rows <= 3 else -(-4096 // (rows * outs))
+    return range(0, held - rows + 1, rows)[: max(1, min(32, enough))]
+
+
+def differing(a: Floats, b: Floats) -> int:
+    """How many values differ in their bits; a NaN always does."""
+    same = (a.view(np.uint32) == b.view(np.uint32)) & ~np.isnan(a)
+    return int(a.size - np.count_nonzero(same))
+
+
+@dataclass
+class _Sums:
+    values: Floats
+    rows_done: Indices  # of each column
+
+
+@dataclass
+class Replay:
+    """x [rows, size] times w [columns, size]: of ``outs`` outputs those in ``columns``."""
+
+    x: Floats
+    w: Floats
+    columns: Indices  # ascending
+    bias: Floats | None  # [columns], or [rows, columns]: the old output
+    dtype: str  # of the output
+    at: Alignment = field(default_factory=Alignment)
+    _sums: dict[Key, _Sums] = field(default_factory=dict)
+
+    def _c(self, rows: slice, columns: Indices | slice) -> Floats | None:
+        if self.bias is None:
+            return None
+        full = np.broadcast_to(self.bias, (self.x.shape[0], self.columns.size))
+        return full[rows, columns]
+
+    def _ordered(
+        self, order: SumOrder, peel: int, inside: bool, rows: slice, where: Indices
+    ) -> Floats:
+        sums = self._sums.get((order, peel, inside))
+        if sums is None:
+            shape = (self.x.shape[0], self.columns.size)
+            sums = _Sums(np.full(shape, np.nan, np.float32), np.zeros(shape[1], np.int64))
+            self._sums[order, peel, inside] = sums
+        missing = where[sums.rows_done[where] < rows.stop]
+        if missing.size:
+            todo = slice(int(sums.rows_done[missing].min()), rows.stop)
+            c = self._c(todo, missing) if inside else None
+            part = evaluate(order, self.x[todo], self.w[missing], c, peel)
+            sums.values[todo, missing] = part
+            sums.rows_done[missing] = rows.stop
+        return sums.values[rows, where]
+
+    def output(self, rule: SumRule, rows: int, outs: int, first: int = 0) -> Floats:
+        """A product of ``rows`` rows from ``first`` on with ``outs`` outputs: the held columns."""
+        held = int(np.searchsorted(self.columns, outs))
+        result = np.full((rows, held), np.nan, np.float32)
+        inside = rule.bias == "first" and self.bias is not None
+        round_to = ROUNDINGS[self.dtype]
+        for region in regions(rule, rows, outs, self.x.shape[1], self.at):
+            begin, end = np.searchsorted(self.columns, [region.outs.start, region.outs.stop])
+            where = np.arange(begin, min(int(end), held))
+            if where.size == 0:
+                continue
+            span = slice(region.rows.start, min(region.rows.stop, rows))
+            held_rows = slice(first + span.start, first + span.stop)
+            sums = self._ordered(region.order, region.peel, inside, held_rows, where)
+            c = self._c(held_rows, where)
+            if c is not None and not inside:
+                sums = c + (round_to(sums) if rule.bias == "rounded" else sums)
+            result[span, where] = round_to(sums)
+        return result
+
+
+@dataclass
+class Proof:
+    """What a rule was compared with."""
+
+    rule: SumRule
+    compared: int
+    mismatches: int
+
+    @property
+    def proven(self) -> bool:
+        return self.compared > 0 and self.mismatches == 0
+
+
+Check: TypeAlias = Callable[[SumRule], tuple[int, int]]  # (compared, mismatches) of one data set
+
+
+def prove(candidates: list[SumRule], checks: list[Check]) -> Proof:
+    """The first candidate without a mismatch in any check; else the one with the fewest.
+
+    Checks stand in order of cost; a candidate is dropped at the first one that it fails.
+    """
+    best: Proof | None = None
+    for rule in dict.fromkeys(candidates):
+        compared = mismatches = 0
+        for check in checks:
+            count, bad = check(rule)
+            compared += count
+            mismatches += bad
+            if bad:
+                break
+        if mismatches == 0:
+            return Proof(rule, compared, 0)
+        if best is None or mismatches * best.compared < best.mismatches * compared:
+            best = Proof(rule, compared, mismatches)
+    if best is None:
+        raise ValueError("there is no candidate rule")
+    return best
