@@ -23,8 +23,12 @@ Key: TypeAlias = tuple[SumOrder, int, bool]
 def random_floats(
     generator: np.random.Generator, shape: tuple[int, ...], dtype: str, exact: bool = True
 ) -> Floats:
-    """Normal values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32."""
+    """Values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32.
+
+    Of many magnitudes: sums of a few short products of one magnitude would be exact in any order.
+    """
     values = generator.standard_normal(shape, np.float32)
+    values *= np.exp2(generator.integers(-5, 6, shape)).astype(np.float32)
     if dtype == "float32":
         if exact:
             values = (values.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
@@ -55,7 +59,7 @@ def windows(rows: int, outs: int, held: int) -> range:
 
     The columns after a multiple of four are a class of their own, hence so many for few rows.
     """
-    enough = 32 if rows <= 3 else -(-4096 // (rows * outs))
+    enough = 32 if rows <= 3 and outs % 4 else -(-4096 // (rows * outs))
     return range(0, held - rows + 1, rows)[: max(1, min(32, enough))]
 
 

@@ -237,15 +237,15 @@ def load(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def random_qwen2(dtype: torch.dtype) -> Any:
-    """Of Qwen2.5's vocabulary, with few large logits and ties where the dtype is bfloat16."""
+    """Of Qwen2.5's vocabulary; its logits are spread about 1.7 wide, in bfloat16 with ties."""
     config = transformers.Qwen2Config(
         vocab_size=151936, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+        num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False,
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.Qwen2ForCausalLM(config).to(dtype).eval()
     with torch.no_grad():
-        model.model.embed_tokens.weight.mul_(40)
+        model.lm_head.weight.mul_(15)
     model.generation_config = transformers.GenerationConfig(pad_token_id=0)
     return model
 
@@ -287,7 +287,8 @@ def test_generate(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_generate_with_a_large_vocabulary(dtype: torch.dtype, torch_sampling: Program) -> None:
     model = random_qwen2(dtype)
-    compared = compare_generate(model, QWEN, SEEDS, torch_sampling)
+    seeds = SEEDS if dtype == torch.bfloat16 else 4
+    compared = compare_generate(model, QWEN, seeds, torch_sampling)
     compared += compare_generate(model, Settings(temperature=1.1, top_p=0.9), 1, torch_sampling)
     print(compared, "tokens")
 
