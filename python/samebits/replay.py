@@ -13,10 +13,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from samebits.orders import Floats, SumOrder, evaluate
+from samebits.orders import Floats, SumOrder, evaluate, products_are_exact
 from samebits.rules import ROUNDINGS, Alignment, SumRule, regions
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+_AHEAD = 16  # rows
+
 Key: TypeAlias = tuple[SumOrder, int, bool]
 
 
@@ -87,27 +89,36 @@ class Replay:
     at: Alignment = field(default_factory=Alignment)
     _sums: dict[Key, _Sums] = field(default_factory=dict)
 
-    def _c(self, rows: slice, columns: Indices | slice) -> Floats | None:
+    def __post_init__(self) -> None:
+        self._exact = products_are_exact(self.x, self.w)
+
+    def _c(self, rows: slice, columns: slice) -> Floats | None:
         if self.bias is None:
             return None
         full = np.broadcast_to(self.bias, (self.x.shape[0], self.columns.size))
         return full[rows, columns]
 
     def _ordered(
-        self, order: SumOrder, peel: int, inside: bool, rows: slice, where: Indices
+        self, order: SumOrder, peel: int, inside: bool, rows: slice, where: slice
     ) -> Floats:
         sums = self._sums.get((order, peel, inside))
         if sums is None:
             shape = (self.x.shape[0], self.columns.size)
             sums = _Sums(np.full(shape, np.nan, np.float32), np.zeros(shape[1], np.int64))
             self._sums[order, peel, inside] = sums
-        missing = where[sums.rows_done[where] < rows.stop]
-        if missing.size:
-            todo = slice(int(sums.rows_done[missing].min()), rows.stop)
-            c = self._c(todo, missing) if inside else None
-            part = evaluate(order, self.x[todo], self.w[missing], c, peel)
-            sums.values[todo, missing] = part
-            sums.rows_done[missing] = rows.stop
+        # Neighbours with as many rows done as each other; rows are done ahead, for larger products.
+        done = sums.rows_done[where]
+        edges = np.flatnonzero(np.diff(done)) + 1
+        for part in np.split(np.arange(where.start, where.stop), edges):
+            first = int(sums.rows_done[part[0]])
+            if first >= rows.stop:
+                continue
+            columns = slice(int(part[0]), int(part[-1]) + 1)
+            todo = slice(first, min(self.x.shape[0], -(-rows.stop // _AHEAD) * _AHEAD))
+            c = self._c(todo, columns) if inside else None
+            x, w = self.x[todo], self.w[columns]
+            sums.values[todo, columns] = evaluate(order, x, w, c, peel, self._exact)
+            sums.rows_done[columns] = todo.stop
         return sums.values[rows, where]
 
     def output(self, rule: SumRule, rows: int, outs: int, first: int = 0) -> Floats:
@@ -118,8 +129,8 @@ class Replay:
         round_to = ROUNDINGS[self.dtype]
         for region in regions(rule, rows, outs, self.x.shape[1], self.at):
             begin, end = np.searchsorted(self.columns, [region.outs.start, region.outs.stop])
-            where = np.arange(begin, min(int(end), held))
-            if where.size == 0:
+            where = slice(int(begin), min(int(end), held))
+            if where.start >= where.stop:
                 continue
             span = slice(region.rows.start, min(region.rows.stop, rows))
             held_rows = slice(first + span.start, first + span.stop)

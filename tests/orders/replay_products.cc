@@ -2,7 +2,8 @@
 // cases from standard input as JSON and prints the outputs of the interpreter and of the fast
 // kernel. All values are bit patterns of fp32 numbers.
 //   {"rule": RULE, "dtype": "bfloat16", "y_dtype": "bfloat16", "rows": 1, "size": 2, "outs": 1,
-//    "x": [bits], "w": [bits], "bias": [bits] or null, "old": [bits] or null, "position": [x, w, y]}
+//    "x": [bits], "w": [bits], "bias": [bits] or null, "old": [bits] or null, "position": [x, w,
+//    y]}
 #include <bit>
 #include <iostream>
 #include <iterator>
