@@ -123,7 +123,7 @@ void Run(const RunOptions& options) {
   how_to_answer.chunk = options.model.chunk;
   if (how.replay != nullptr) {  // one forward pass of the whole prompt, as generate does
     how_to_answer.chunk = static_cast<int64_t>(prompt.ids.size());
-    how_to_answer.torch_lanes = how.replay->SoftmaxLanes();
+    how_to_answer.torch_softmax = how.replay->Softmax();
   }
   if (options.json) how_to_answer.top_log_probs = options.top_logprobs;
   Runtime runtime(graph, checkpoint, how);

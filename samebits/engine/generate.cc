@@ -148,11 +148,11 @@ Generation Generate(Runtime& runtime, Sequence& sequence, std::span<const int64_
   Answer answer(tokenizer, options, events, result);
   std::vector<int64_t> seen(prompt.begin(), prompt.end());
   std::optional<TorchSampler> torch;
-  if (options.torch_lanes > 0) torch.emplace(options.sampling, options.torch_lanes);
+  if (options.torch_softmax) torch.emplace(options.sampling, *options.torch_softmax);
   while (true) {
     const auto step = static_cast<int64_t>(result.ids.size());
-    const int64_t id = torch ? torch->Next(*logits, seen)
-                             : SampleToken(*logits, options.sampling, step, seen);
+    const int64_t id =
+        torch ? torch->Next(*logits, seen) : SampleToken(*logits, options.sampling, step, seen);
     seen.push_back(id);
     if (options.top_log_probs >= 0) {
       result.log_probs.push_back(TokenLogProbs(*logits, id, options.top_log_probs));

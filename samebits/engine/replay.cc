@@ -53,12 +53,12 @@ void Replay::TakeFrom(const std::map<std::string, std::string>& metadata,
   }
 }
 
-int Replay::SoftmaxLanes() const {
+const SoftmaxFunction& Replay::Softmax() const {
   if (!profile_->functions().softmax) {
     Fail(ErrorCode::kBadInput, "{}: functions has no 'softmax', which tokens are drawn by",
          profile_->path());
   }
-  return static_cast<int>(profile_->functions().softmax->lanes);
+  return *profile_->functions().softmax;
 }
 
 int64_t Replay::WeightAlignment(std::string_view weight) const {

@@ -18,8 +18,8 @@
 
 #include "samebits/base/error.h"
 #include "samebits/engine/torch_sampler.h"
+#include "samebits/numerics/torch_ops.h"
 #include "samebits/numerics/torch_random.h"
-#include "samebits/numerics/torch_softmax.h"
 #include "samebits/numerics/torch_sort.h"
 
 namespace samebits {
@@ -41,6 +41,11 @@ void Write(const T* from, size_t count) {
   std::fwrite(from, sizeof(T), count, stdout);
 }
 
+SoftmaxFunction Softmax(int64_t lanes) {
+  if (lanes != 8 && lanes != 16) Fail(ErrorCode::kUsage, "{} lanes", lanes);
+  return {.lanes = lanes, .exp = torch_math::Exp::kSleefU10, .proof = {}};
+}
+
 [[noreturn]] void CutShort() { Fail(ErrorCode::kBadInput, "the input is cut short"); }
 
 void Generate(const Header& header, double& seconds) {
@@ -53,7 +58,7 @@ void Generate(const Header& header, double& seconds) {
                         .min_p = header.min_p,
                         .repetition_penalty = header.repetition_penalty,
                         .seed = header.seed},
-                       static_cast<int>(header.lanes));
+                       Softmax(header.lanes));
   bool failed = false;
   for (int64_t row = 0; row < header.rows; ++row) {
     if (!Read(logits.data(), logits.view().bytes())) CutShort();
@@ -96,10 +101,10 @@ bool ReadRow(std::vector<float>& row) {
   return true;
 }
 
-void Softmax(int lanes) {
+void SoftmaxRows(int64_t lanes) {
   std::vector<float> row;
   while (ReadRow(row)) {
-    TorchSoftmax(row, lanes, row);
+    torch_ops::SoftmaxRow(Softmax(lanes), row.data(), row.data(), std::ssize(row));
     Write(row.data(), row.size());
   }
 }
@@ -127,7 +132,7 @@ int Run(const std::vector<std::string>& arguments) {
   if (what == "tokens" && arguments.size() == 1) {
     Tokens();
   } else if (what == "softmax" && arguments.size() == 2) {
-    Softmax(std::stoi(arguments[1]));
+    SoftmaxRows(std::stoll(arguments[1]));
   } else if (what == "sort" && arguments.size() == 1) {
     Sort();
   } else if (what == "exponential" && arguments.size() == 3) {
