@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from samebits import __version__, cli_capture
+from samebits import __version__, cli_capture, cli_probe
 
-_SUBCOMMANDS = (cli_capture,)
+_SUBCOMMANDS = (cli_capture, cli_probe)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samebits.blind_spots import PromptWarning
-from samebits.checkpoint import shards
+from samebits.cli_arguments import at_least, check_model, check_out, load, load_model
 from samebits.progress import Progress
 from samebits.trace import DTYPES, read_metadata
 
@@ -34,6 +34,9 @@ has no batch axis in the trace.
 
 --steps N appends N decode steps, each with the most probable token of the step before, through the
 key/value cache; they do not stop at an end token. The trace holds prompt and steps together."""
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class _Source(argparse.Action):
@@ -58,16 +61,6 @@ def _ids(text: str) -> list[int]:
         ) from None
 
 
-def _at_least(minimum: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = minimum - 1
-    if value < minimum:
-        raise argparse.ArgumentTypeError(f"expected {minimum} or more, found {text[:60]!r}")
-    return value
-
-
 def register(subparsers: Subparsers) -> None:
     capture = subparsers.add_parser(
         "capture",
@@ -83,9 +76,9 @@ def register(subparsers: Subparsers) -> None:
     add("--ids", action=_Source, dest="sources", type=_ids, metavar="IDS", help="see below")
     add("--dtype", choices=DTYPES, default="bfloat16", help="default: bfloat16")
     add("--attention", choices=("eager", "sdpa"), default="eager", help="default: eager")
-    count = lambda text: _at_least(0, text)  # noqa: E731
+    count = lambda text: at_least(0, text)  # noqa: E731
     add("--steps", type=count, default=0, metavar="N", help="decode steps after the prompt")
-    positive = lambda text: _at_least(1, text)  # noqa: E731
+    positive = lambda text: at_least(1, text)  # noqa: E731
     add("--threads", type=positive, metavar="N", help="torch threads (default: torch's choice)")
     add("--pad", type=count, metavar="ID", help="token that pads a batch")
     add("-o", "--out", required=True, type=Path, metavar="FILE", help="trace to write")
@@ -99,7 +92,10 @@ class _Prompts:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    _check_paths(arguments)
+    if not arguments.sources:  # before the model is loaded and run
+        raise ValueError("give a --prompt, a --chat or --ids")
+    check_model(arguments.model)
+    check_out(arguments.out, arguments.model)
     import torch
     import transformers
 
@@ -108,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     transformers.utils.logging.disable_progress_bar()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    config = _load(arguments.model, transformers.AutoConfig)
+    config = load(arguments.model, transformers.AutoConfig)
     torch_capture.check_model_type(config)
     prompts = _read_prompts(arguments, config)
     longest = max(len(row) for row in prompts.ids)
@@ -117,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(prompts.texts) > 1:
         metadata["prompt"] = json.dumps(prompts.texts, ensure_ascii=False)
 
-    model = _load_model(arguments)
+    model = load_model(arguments.model, arguments.dtype, arguments.attention)
     progress = Progress("capture: layers")
     with warnings.catch_warnings(record=True) as caught, closing(progress):
         warnings.simplefilter("always", PromptWarning)
@@ -135,53 +131,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_paths(arguments: argparse.Namespace) -> None:
-    """What would fail only after the model has been loaded and run."""
-    if not arguments.sources:
-        raise ValueError("give a --prompt, a --chat or --ids")
-    folder, out = arguments.model, arguments.out
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"--model {folder}: no folder with a config.json")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: {out.parent} is no folder")
-    if out.is_dir():
-        raise ValueError(f"--out {out}: is a folder")
-    try:
-        weights = [path.resolve() for path in shards(folder)]
-    except (OSError, ValueError):
-        weights = []  # transformers will say what is missing
-    if out.resolve() in weights:
-        raise ValueError(f"--out {out}: holds the model's weights")
+def _load_tokenizer(folder: Path, option: str) -> Any:
+    from transformers import AutoTokenizer
 
-
-def _load(folder: Path, kind: Any, **options: Any) -> Any:
-    """kind.from_pretrained. The folder is input: whatever it makes transformers raise is its fault,
-    told in one line."""
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, **options)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise ValueError(f"{folder}: {reason}") from error
-
-
-def _load_model(arguments: argparse.Namespace) -> Any:
-    import torch
-    import transformers
-
-    if sys.stderr.isatty():
-        print(f"loading {arguments.model}", file=sys.stderr)
-    model, info = _load(
-        arguments.model,
-        transformers.AutoModelForCausalLM,
-        dtype=getattr(torch, arguments.dtype),
-        attn_implementation=arguments.attention,
-        output_loading_info=True,
-    )
-    # transformers fills these with random values and goes on.
-    for what in ("missing_keys", "mismatched_keys"):
-        if info.get(what):
-            raise ValueError(f"{arguments.model}: {what}: {sorted(map(str, info[what]))[:3]}")
-    return model
+    # Without any, transformers 5 makes a tokenizer that knows no word.
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ValueError(f"{option}: {folder} has no tokenizer.json; use --ids")
+    return load(folder, AutoTokenizer)
 
 
 def _read_prompts(arguments: argparse.Namespace, config: Any) -> _Prompts:
@@ -192,9 +148,7 @@ def _read_prompts(arguments: argparse.Namespace, config: Any) -> _Prompts:
             ids = value
         else:
             if tokenizer is None:
-                from transformers import AutoTokenizer
-
-                tokenizer = _load(arguments.model, AutoTokenizer)
+                tokenizer = _load_tokenizer(arguments.model, option)
             text = _well_formed(value if option == "--prompt" else _render(tokenizer, value))
             ids = tokenizer(text, add_special_tokens=option == "--prompt")["input_ids"]
             prompts.texts.append(text)
@@ -214,9 +168,11 @@ def _well_formed(text: str) -> str:
 
 def _render(tokenizer: Any, name: str) -> str:
     """The chat of a file in the form of `samebits tokenize --chat`, as text."""
-    text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
         chat = json.loads(text)
+    except OSError as error:
+        raise ValueError(f"--chat {name}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"--chat {name}: no JSON: {error}") from None
     variables = {"messages": chat} if isinstance(chat, list) else chat
@@ -234,11 +190,9 @@ def _render(tokenizer: Any, name: str) -> str:
 
 def _pad_token(arguments: argparse.Namespace, config: Any) -> int:
     """The token that fills the rows of a batch up."""
-    from transformers import AutoTokenizer
-
     token = arguments.pad
-    if token is None and (arguments.model / "tokenizer.json").exists():
-        token = _load(arguments.model, AutoTokenizer).pad_token_id
+    if token is None and any((arguments.model / name).is_file() for name in _TOKENIZERS):
+        token = _load_tokenizer(arguments.model, "--pad").pad_token_id
     for name in ("pad_token_id", "eos_token_id"):
         if token is None:
             token = getattr(config, name, None)

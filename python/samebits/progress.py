@@ -15,10 +15,12 @@ class Progress:
         self._due = time.monotonic() + patience
         self._shown = False
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """`what` stands for the counts where they have no unit."""
         now = time.monotonic()
         if self._terminal and now >= self._due:
-            self._stream.write(f"\r\x1b[K{self._what}: {100 * done // total}% ({done} of {total})")
+            counts = what or f"{done} of {total}"
+            self._stream.write(f"\r\x1b[K{self._what}: {100 * done // total}% ({counts})")
             self._stream.flush()
             self._shown = True
             self._due = now + 0.2

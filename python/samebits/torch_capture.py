@@ -223,7 +223,7 @@ def _cpu() -> str:
     return f"{name}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _weight_alignment(model: Any) -> dict[str, int]:
+def weight_alignment(model: Any) -> dict[str, int]:
     """Where each weight lies, modulo 64; a tied weight under each of its names."""
     named = model.named_parameters(remove_duplicate=False)
     return {name: parameter.data_ptr() % 64 for name, parameter in named}
@@ -233,7 +233,7 @@ def _origin(model: Any, absent: dict[str, str]) -> dict[str, str]:
     """What tells a replay which checkpoint this was, and what depends on the process."""
     found = {}
     if all(parameter.device.type == "cpu" for parameter in model.parameters()):
-        found["weight_alignment"] = json.dumps(_weight_alignment(model))
+        found["weight_alignment"] = json.dumps(weight_alignment(model))
     else:
         absent["weight_alignment"] = "the weights are not in the CPU's memory"
     folder = getattr(model, "name_or_path", "")

@@ -53,6 +53,14 @@ void Replay::TakeFrom(const std::map<std::string, std::string>& metadata,
   }
 }
 
+const SoftmaxFunction& Replay::Softmax() const {
+  if (!profile_->functions().softmax) {
+    Fail(ErrorCode::kBadInput, "{}: functions has no 'softmax', which tokens are drawn by",
+         profile_->path());
+  }
+  return *profile_->functions().softmax;
+}
+
 int64_t Replay::WeightAlignment(std::string_view weight) const {
   const auto found = weight_alignment_.find(weight);
   return found == weight_alignment_.end() ? 0 : found->second;

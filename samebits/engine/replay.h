@@ -28,6 +28,8 @@ class Replay {
   AttentionKind attention() const { return attention_; }
   // Address modulo 64 in the reference's process; 0 where nobody recorded it.
   int64_t WeightAlignment(std::string_view weight) const;
+  // What tokens are drawn from. Throws Error(kBadInput) when the profile lacks it.
+  const SoftmaxFunction& Softmax() const;
   // Null: not recorded.
   const RotaryFunction* rotary() const { return rotary_ ? &*rotary_ : nullptr; }
 

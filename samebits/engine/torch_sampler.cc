@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "samebits/base/error.h"
-#include "samebits/numerics/torch_softmax.h"
+#include "samebits/numerics/torch_ops.h"
 #include "samebits/numerics/torch_sort.h"
 #include "samebits/tensor/convert.h"
 
@@ -73,7 +73,7 @@ void RemoveFirst(std::vector<float>& scores, size_t count) {
   for (size_t i = 0; i < count; ++i) scores[pairs[i].index] = -kInfinity;
 }
 
-void TopP(std::vector<float>& scores, double top_p, int lanes) {
+void TopP(std::vector<float>& scores, double top_p, const SoftmaxFunction& softmax) {
   // Values alone give the probabilities and how many of them go. Which of equal values go is a
   // question only where the cut is between two of them.
   std::vector<float> sorted(scores.size(), -kInfinity);
@@ -83,7 +83,7 @@ void TopP(std::vector<float>& scores, double top_p, int lanes) {
   }
   std::sort(begin, sorted.end());
   std::vector<float> probs(sorted.size());
-  TorchSoftmax(sorted, lanes, probs);
+  torch_ops::SoftmaxRow(softmax, sorted.data(), probs.data(), std::ssize(sorted));
   const size_t count = CountBelow(probs, top_p);
   if (count == 0) return;
   if (sorted[count - 1] == sorted[count]) return RemoveFirst(scores, count);
@@ -92,8 +92,9 @@ void TopP(std::vector<float>& scores, double top_p, int lanes) {
   }
 }
 
-void MinP(std::vector<float>& scores, double min_p, int lanes, std::vector<float>& probs) {
-  TorchSoftmax(scores, lanes, probs);
+void MinP(std::vector<float>& scores, double min_p, const SoftmaxFunction& softmax,
+          std::vector<float>& probs) {
+  torch_ops::SoftmaxRow(softmax, scores.data(), probs.data(), std::ssize(scores));
   // round: fp32, the product. The likeliest stays, since min_p is at most 1.
   const float limit = static_cast<float>(min_p) * *std::max_element(probs.begin(), probs.end());
   for (size_t i = 0; i < scores.size(); ++i) {
@@ -111,7 +112,7 @@ int64_t ArgMax(const std::vector<float>& scores) {
   return static_cast<int64_t>(best);
 }
 
-void CheckOptions(const SamplingOptions& o, int lanes) {
+void CheckOptions(const SamplingOptions& o) {
   const auto check = [](bool holds, const char* name, double value, const char* expected) {
     if (!holds) Fail(ErrorCode::kUsage, "{} is {}, expected {}", name, value, expected);
   };
@@ -120,14 +121,13 @@ void CheckOptions(const SamplingOptions& o, int lanes) {
   check(o.top_p >= 0 && o.top_p <= 1, "top_p", o.top_p, "a number from 0 to 1");
   check(o.min_p >= 0 && o.min_p <= 1, "min_p", o.min_p, "a number from 0 to 1");
   check(o.repetition_penalty > 0, "repetition_penalty", o.repetition_penalty, "a number above 0");
-  check(lanes == 8 || lanes == 16, "lanes of the softmax", lanes, "8 or 16");
 }
 
 }  // namespace
 
-TorchSampler::TorchSampler(const SamplingOptions& options, int lanes)
-    : options_(options), lanes_(lanes), generator_(options.seed) {
-  CheckOptions(options, lanes);
+TorchSampler::TorchSampler(const SamplingOptions& options, const SoftmaxFunction& softmax)
+    : options_(options), softmax_(softmax), generator_(options.seed) {
+  CheckOptions(options);
 }
 
 int64_t TorchSampler::Next(const TensorView& logits, std::span<const int64_t> context) {
@@ -146,14 +146,14 @@ int64_t TorchSampler::Next(const TensorView& logits, std::span<const int64_t> co
          top);
   }
   if (options_.top_k > 0) TopK(scores_, options_.top_k);
-  if (options_.top_p < 1) TopP(scores_, options_.top_p, lanes_);
+  if (options_.top_p < 1) TopP(scores_, options_.top_p, softmax_);
   probs_.resize(scores_.size());
-  if (options_.min_p > 0) MinP(scores_, options_.min_p, lanes_, probs_);
+  if (options_.min_p > 0) MinP(scores_, options_.min_p, softmax_, probs_);
   return Draw();
 }
 
 int64_t TorchSampler::Draw() {
-  TorchSoftmax(scores_, lanes_, probs_);
+  torch_ops::SoftmaxRow(softmax_, scores_.data(), probs_.data(), std::ssize(scores_));
   uniform_.resize(probs_.size());
   for (double& u : uniform_) u = generator_.Uniform();
   return TorchMultinomial(probs_, uniform_);

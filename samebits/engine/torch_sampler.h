@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "samebits/engine/sampler.h"
+#include "samebits/numerics/torch_functions.h"
 #include "samebits/numerics/torch_random.h"
 #include "samebits/tensor/tensor.h"
 
@@ -20,8 +21,8 @@ class TorchSampler {
  public:
   // temperature 0: do_sample=False, no other option counts but the repetition penalty. top_k 0: no
   // top-k (where neither the call nor generation_config.json says one, transformers takes 50).
-  // lanes: 8 or 16, as for TorchSoftmax. Throws Error (kUsage) for what transformers rejects.
-  TorchSampler(const SamplingOptions& options, int lanes);
+  // softmax: of a profile. Throws Error (kUsage) for what transformers rejects.
+  TorchSampler(const SamplingOptions& options, const SoftmaxFunction& softmax);
 
   // logits: [1, V] or [V] as the model gave them, bf16, f16 or fp32. `context`: prompt and output
   // so far without padding, read by the repetition penalty only; ids outside of the vocabulary do
@@ -36,7 +37,7 @@ class TorchSampler {
   int64_t Draw();
 
   SamplingOptions options_;
-  int lanes_;
+  SoftmaxFunction softmax_;
   TorchGenerator generator_;
   std::vector<float> scores_;    // [V]
   std::vector<float> probs_;     // [V]

@@ -18,6 +18,7 @@ namespace {
 using testing::ElementsAre;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
+const SoftmaxFunction kSoftmax = {.lanes = 8, .exp = torch_math::Exp::kSleefU10, .proof = {}};
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 TensorView View(const std::vector<float>& row) {
@@ -28,13 +29,13 @@ TensorView View(const std::vector<float>& row) {
 
 int64_t Greedy(const std::vector<float>& row, double penalty = 1,
                const std::vector<int64_t>& context = {}) {
-  return TorchSampler({.repetition_penalty = penalty}, 8).Next(View(row), context);
+  return TorchSampler({.repetition_penalty = penalty}, kSoftmax).Next(View(row), context);
 }
 
 // The processed logits, -infinity where something was removed.
 std::vector<float> Scores(const std::vector<float>& row, const SamplingOptions& options,
                           const std::vector<int64_t>& context = {}) {
-  TorchSampler sampler(options, 8);
+  TorchSampler sampler(options, kSoftmax);
   sampler.Next(View(row), context);
   return {sampler.scores().begin(), sampler.scores().end()};
 }
@@ -49,14 +50,15 @@ SamplingOptions Options(const Json& settings, uint64_t seed) {
 }
 
 // Returns how many tokens were compared.
-int64_t CompareGeneration(const Json& recorded, int64_t rows, int64_t context_length, int lanes) {
+int64_t CompareGeneration(const Json& recorded, int64_t rows, int64_t context_length,
+                          const SoftmaxFunction& softmax) {
   const auto vocabulary = recorded["vocabulary"].get<int64_t>();
   const auto seed = recorded["seed"].get<uint64_t>();
   const std::vector<float> logits =
       MakeTorchLogits(recorded["kind"].get<std::string>(), seed, rows * vocabulary);
   std::vector<int64_t> context;
   for (int64_t i = 0; i < context_length; ++i) context.push_back(i * i % vocabulary);
-  TorchSampler sampler(Options(recorded["settings"], seed), lanes);
+  TorchSampler sampler(Options(recorded["settings"], seed), softmax);
   for (int64_t row = 0; row < rows; ++row) {
     const auto begin = logits.begin() + row * vocabulary;
     const std::vector<float> one(begin, begin + vocabulary);
@@ -70,13 +72,14 @@ int64_t CompareGeneration(const Json& recorded, int64_t rows, int64_t context_le
 
 TEST(TorchSampler, TokensAndScoresOfTransformers) {
   const Json tokens = LoadTorchFixture("tokens.json");
-  const int lanes = LoadTorchFixture("manifest.json")["lanes"].get<int>();
+  SoftmaxFunction softmax = kSoftmax;
+  softmax.lanes = LoadTorchFixture("manifest.json")["lanes"].get<int64_t>();
   int64_t compared = 0;
   for (const Json& recorded : tokens["cases"]) {
     compared += CompareGeneration(recorded, tokens["rows"].get<int64_t>(),
-                                  tokens["context"].get<int64_t>(), lanes);
+                                  tokens["context"].get<int64_t>(), softmax);
   }
-  EXPECT_EQ(compared, 1092);
+  EXPECT_EQ(compared, 1100);
 }
 
 TEST(TorchSampler, GreedyIsArgmax) {
@@ -126,7 +129,8 @@ TEST(TorchSampler, HalfPrecisionIsWidened) {
       logits.as<uint16_t>()[i] =
           dtype == DType::kBF16 ? FloatToBF16(values[i]) : FloatToF16(values[i]);
     }
-    TorchSampler half({.temperature = 1, .seed = 9}, 8), full({.temperature = 1, .seed = 9}, 8);
+    TorchSampler half({.temperature = 1, .seed = 9}, kSoftmax),
+        full({.temperature = 1, .seed = 9}, kSoftmax);
     for (int i = 0; i < 20; ++i) {
       ASSERT_EQ(half.Next(logits.view(), {}), full.Next(View(values), {}));
     }
@@ -152,15 +156,16 @@ TEST(TorchSampler, LogitsWithoutProbabilities) {
          std::vector<SamplingOptions>{{.temperature = 0.5},
                                       {.temperature = 0.5, .top_k = 1},
                                       {.temperature = 0.5, .top_p = 0.5}}) {
-      EXPECT_EQ(CodeOf([&] { TorchSampler(options, 8).Next(View(row), {}); }, "largest logit"),
-                ErrorCode::kBadInput);
+      EXPECT_EQ(
+          CodeOf([&] { TorchSampler(options, kSoftmax).Next(View(row), {}); }, "largest logit"),
+          ErrorCode::kBadInput);
     }
   }
 }
 
 TEST(TorchSampler, OptionsThatTransformersRejects) {
-  const auto reject = [](const SamplingOptions& options, const std::string& name, int lanes = 8) {
-    EXPECT_EQ(CodeOf([&] { TorchSampler(options, lanes); }, name), ErrorCode::kUsage);
+  const auto reject = [](const SamplingOptions& options, const std::string& name) {
+    EXPECT_EQ(CodeOf([&] { TorchSampler(options, kSoftmax); }, name), ErrorCode::kUsage);
   };
   reject({.temperature = -1}, "temperature is -1");
   reject({.temperature = std::numeric_limits<double>::quiet_NaN()}, "temperature is nan");
@@ -168,7 +173,6 @@ TEST(TorchSampler, OptionsThatTransformersRejects) {
   reject({.top_p = 1.5}, "top_p is 1.5");
   reject({.min_p = -0.5}, "min_p is -0.5");
   reject({.repetition_penalty = 0}, "repetition_penalty is 0");
-  reject({}, "lanes", 4);
 }
 
 }  // namespace

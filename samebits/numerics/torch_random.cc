@@ -5,7 +5,9 @@
 
 namespace samebits {
 
-float TorchExponential(double u) { return static_cast<float>(-NaturalLog(1.0 - u)); }
+float TorchExponential(double u) {
+  return static_cast<float>(0.0 - NaturalLog(1.0 - u));  // +0 for u = 0, as PyTorch has it
+}
 
 int64_t TorchMultinomial(std::span<const float> p, std::span<const double> u) {
   SAMEBITS_CHECK(!p.empty() && p.size() == u.size(), "one number for each probability");

@@ -41,7 +41,7 @@ def torch_sampling(samebits_program: Any) -> Program:
         command = [path, *map(str, arguments)]
         done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr.decode()
-        if done.stderr:
+        if len(data) > 5_000_000:
             print(done.stderr.decode().strip())
         return done.stdout
 
@@ -53,12 +53,19 @@ needs_lanes = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
-def threads(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Small models are faster so; a test that takes `threads` says otherwise."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request: pytest.FixtureRequest, one_thread: None) -> int:
+    torch.set_num_threads(request.param)
+    return int(request.param)
 
 
 def same_bits(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
@@ -230,15 +237,15 @@ def load(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def random_qwen2(dtype: torch.dtype) -> Any:
-    """Of Qwen2.5's vocabulary, with few large logits and ties where the dtype is bfloat16."""
+    """Of Qwen2.5's vocabulary; its logits are spread about 1.7 wide, in bfloat16 with ties."""
     config = transformers.Qwen2Config(
         vocab_size=151936, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+        num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False,
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.Qwen2ForCausalLM(config).to(dtype).eval()
     with torch.no_grad():
-        model.model.embed_tokens.weight.mul_(40)
+        model.lm_head.weight.mul_(15)
     model.generation_config = transformers.GenerationConfig(pad_token_id=0)
     return model
 
@@ -272,7 +279,7 @@ def compare_generate(model: Any, settings: Settings, seeds: int, program: Progra
 def test_generate(
     settings: Settings, dtype: torch.dtype, nano: Path, torch_sampling: Program
 ) -> None:
-    seeds = SEEDS if settings == QWEN else 3
+    seeds = SEEDS if settings == QWEN else 2
     print(compare_generate(load(nano, dtype), settings, seeds, torch_sampling), "tokens")
 
 
@@ -280,8 +287,9 @@ def test_generate(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_generate_with_a_large_vocabulary(dtype: torch.dtype, torch_sampling: Program) -> None:
     model = random_qwen2(dtype)
-    compared = compare_generate(model, QWEN, SEEDS, torch_sampling)
-    compared += compare_generate(model, Settings(temperature=1.1, top_p=0.9), 2, torch_sampling)
+    seeds = SEEDS if dtype == torch.bfloat16 else 4
+    compared = compare_generate(model, QWEN, seeds, torch_sampling)
+    compared += compare_generate(model, Settings(temperature=1.1, top_p=0.9), 1, torch_sampling)
     print(compared, "tokens")
 
 

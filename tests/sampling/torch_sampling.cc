@@ -6,20 +6,20 @@
 //   torch_sampling softmax LANES < n (int64), n fp32        the n probabilities
 //   torch_sampling sort < n (int64), n fp32                 the n indices (int32) in torch's order
 //   torch_sampling exponential SEED COUNT                   COUNT draws (fp32)
-// The time that tokens took goes to standard error.
+// The processor time that tokens took goes to standard error.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <vector>
 
 #include "samebits/base/error.h"
 #include "samebits/engine/torch_sampler.h"
+#include "samebits/numerics/torch_ops.h"
 #include "samebits/numerics/torch_random.h"
-#include "samebits/numerics/torch_softmax.h"
 #include "samebits/numerics/torch_sort.h"
 
 namespace samebits {
@@ -41,6 +41,11 @@ void Write(const T* from, size_t count) {
   std::fwrite(from, sizeof(T), count, stdout);
 }
 
+SoftmaxFunction Softmax(int64_t lanes) {
+  if (lanes != 8 && lanes != 16) Fail(ErrorCode::kUsage, "{} lanes", lanes);
+  return {.lanes = lanes, .exp = torch_math::Exp::kSleefU10, .proof = {}};
+}
+
 [[noreturn]] void CutShort() { Fail(ErrorCode::kBadInput, "the input is cut short"); }
 
 void Generate(const Header& header, double& seconds) {
@@ -53,18 +58,18 @@ void Generate(const Header& header, double& seconds) {
                         .min_p = header.min_p,
                         .repetition_penalty = header.repetition_penalty,
                         .seed = header.seed},
-                       static_cast<int>(header.lanes));
+                       Softmax(header.lanes));
   bool failed = false;
   for (int64_t row = 0; row < header.rows; ++row) {
     if (!Read(logits.data(), logits.view().bytes())) CutShort();
     int64_t token = -1;
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();
     try {
       if (!failed) token = sampler.Next(logits.view(), context);
     } catch (const Error&) {
       failed = true;
     }
-    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    seconds += static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     Write(&token, 1);
     if (header.scores != 0) Write(sampler.scores().data(), sampler.scores().size());
     context.push_back(token);
@@ -83,7 +88,7 @@ void Tokens() {
     Generate(h, seconds);
     tokens += h.rows;
   }
-  fmt::print(stderr, "{} tokens, {:.3f} ms each\n", tokens,
+  fmt::print(stderr, "{} tokens, {:.3f} ms of processor time each\n", tokens,
              1e3 * seconds / static_cast<double>(tokens));
 }
 
@@ -96,10 +101,10 @@ bool ReadRow(std::vector<float>& row) {
   return true;
 }
 
-void Softmax(int lanes) {
+void SoftmaxRows(int64_t lanes) {
   std::vector<float> row;
   while (ReadRow(row)) {
-    TorchSoftmax(row, lanes, row);
+    torch_ops::SoftmaxRow(Softmax(lanes), row.data(), row.data(), std::ssize(row));
     Write(row.data(), row.size());
   }
 }
@@ -127,7 +132,7 @@ int Run(const std::vector<std::string>& arguments) {
   if (what == "tokens" && arguments.size() == 1) {
     Tokens();
   } else if (what == "softmax" && arguments.size() == 2) {
-    Softmax(std::stoi(arguments[1]));
+    SoftmaxRows(std::stoll(arguments[1]));
   } else if (what == "sort" && arguments.size() == 1) {
     Sort();
   } else if (what == "exponential" && arguments.size() == 3) {
