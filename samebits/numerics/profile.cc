@@ -49,8 +49,10 @@ std::string Describe(ProductOp op, const ProductShape& s) {
     return fmt::format("linear {} -> {} {} bias, {} rows", s.in_features, s.out_features,
                        s.bias ? "with" : "without", s.rows);
   }
-  return fmt::format("{}, head_dim {}, {} matrices, {} rows, {} keys", OpKey(op), s.head_dim,
-                     s.matrices, s.rows, s.keys);
+  const std::string batch =
+      s.batch == 0 ? "" : fmt::format(" (batch {}, kv_heads {})", s.batch, s.kv_heads);
+  return fmt::format("{}, head_dim {}, {} matrices{}, {} rows, {} keys", OpKey(op), s.head_dim,
+                     s.matrices, batch, s.rows, s.keys);
 }
 
 }  // namespace
@@ -100,11 +102,9 @@ Profile Profile::Parse(std::string_view text, const std::string& place) {
   for (const char* key : {"linear", "scores", "context", "sdpa_scores", "sdpa_context"}) {
     profile.ReadEntries(json, key);
   }
-  profile.functions_ =
-      ReadTorchFunctions(Field(json, "functions", place), place + ": 'functions'");
+  profile.functions_ = ReadTorchFunctions(Field(json, "functions", place), place + ": 'functions'");
   json.erase("digest");
-  const std::string found =
-      Sha256(json.dump(-1, ' ', true, Json::error_handler_t::replace));
+  const std::string found = Sha256(json.dump(-1, ' ', true, Json::error_handler_t::replace));
   if (found != profile.digest_) {
     Fail(ErrorCode::kBadInput,
          "{}: its digest is {}, its contents give {}; was it edited? python -m samebits probe "
@@ -159,6 +159,10 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
     entry.matrices = ReadRange(json, "matrices", place);
     entry.square = Field(json, "keys", place) == "rows";
     if (!entry.square) entry.keys = ReadRange(json, "keys", place);
+    if (op == ProductOp::kScores || op == ProductOp::kContext) {
+      entry.batch = IntegerField(json, "batch", 1, kMaxSize, place);
+      entry.kv_heads = IntegerField(json, "kv_heads", 1, kMaxSize, place);
+    }
   }
   const auto last = static_cast<int64_t>(rules_.size()) - 1;
   entry.rule = static_cast<size_t>(IntegerField(json, "rule", 0, last, place));
@@ -170,7 +174,7 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
 
 bool Profile::Entry::Covers(const ProductShape& s) const {
   if (!rows.Has(s.rows) || in_features != s.in_features || out_features != s.out_features ||
-      bias != s.bias || head_dim != s.head_dim) {
+      bias != s.bias || head_dim != s.head_dim || batch != s.batch || kv_heads != s.kv_heads) {
     return false;
   }
   if (head_dim == 0) return true;
@@ -191,12 +195,17 @@ Profile::Found Profile::Find(ProductOp op, const ProductShape& shape) const {
 }
 
 std::string Profile::Line(ProductOp op, const Entry& entry) const {
-  const ProductShape shape{entry.rows.low, entry.in_features, entry.out_features, entry.bias,
-                           entry.square ? entry.rows.low : entry.keys.low, entry.head_dim,
-                           entry.matrices.low};
-  return fmt::format("{} (to {} rows): {} of {} values differed in its proof",
-                     Describe(op, shape), entry.rows.high, entry.proof.differing,
-                     entry.proof.compared);
+  const ProductShape shape{entry.rows.low,
+                           entry.in_features,
+                           entry.out_features,
+                           entry.bias,
+                           entry.square ? entry.rows.low : entry.keys.low,
+                           entry.head_dim,
+                           entry.matrices.low,
+                           entry.batch,
+                           entry.kv_heads};
+  return fmt::format("{} (to {} rows): {} of {} values differed in its proof", Describe(op, shape),
+                     entry.rows.high, entry.proof.differing, entry.proof.compared);
 }
 
 std::vector<std::string> Profile::Unproven() const {
