@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,23 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     if not text or len(text) != size:
         raise ValueError(f"{path}: no safetensors file")
     header = json.loads(text)
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: no safetensors file")
     header.pop("__metadata__", None)
     return header, 8 + size
+
+
+def _text(path: Path, name: str, entry: Any, size: int) -> tuple[str, int, int]:
+    """What a header's entry says, as the digest has it, and where its data lies in `size` bytes."""
+    try:
+        shape = ",".join(str(operator.index(axis)) for axis in entry["shape"])
+        low, high = (operator.index(offset) for offset in entry["data_offsets"])
+        dtype = str(entry["dtype"])
+    except (KeyError, TypeError, ValueError):
+        low, high = 1, 0
+    if not 0 <= low <= high <= size:
+        raise ValueError(f"{path}: no safetensors file: tensor {name[:60]!r}")
+    return f"{name}\0{dtype}\0[{shape}]\0", low, high
 
 
 def checkpoint_digest(folder: str | os.PathLike[str]) -> str:
@@ -51,9 +67,8 @@ def checkpoint_digest(folder: str | os.PathLike[str]) -> str:
             tensors[name] = (path, entry, begin)
     for name in sorted(tensors, key=str.encode):
         path, entry, begin = tensors[name]
-        shape = ",".join(str(size) for size in entry["shape"])
-        digest.update(f"{name}\0{entry['dtype']}\0[{shape}]\0".encode())
-        low, high = entry["data_offsets"]
+        text, low, high = _text(path, name, entry, path.stat().st_size - begin)
+        digest.update(text.encode())
         with path.open("rb") as file:
             file.seek(begin + low)
             if high - low <= 2 * _END:

@@ -43,7 +43,9 @@ def load(folder: Path, kind: Any, **options: Any) -> Any:
     """kind.from_pretrained. The folder is input: whatever it makes transformers raise is its fault,
     told in one line."""
     try:
-        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+        return kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
     except Exception as error:
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise ValueError(f"{folder}: {reason}") from error

@@ -118,11 +118,13 @@ def sdpa_score_rules(dtype: str) -> list[SumRule]:
     """For one block of q k^T inside the fused attention kernel."""
     if dtype == "float32":
         return [ROW_RULE, SMALL_RULE, BLOCKED_RULE]
+    if dtype == "float16":
+        return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
     return [SSE_RULE, SMALL_RULE, BLOCKED_RULE]
 
 
 def sdpa_context_rules(dtype: str) -> list[SumRule]:
     """For one block of p v inside the fused attention kernel."""
-    if dtype == "float32":
+    if dtype != "bfloat16":
         return [FEW_ROWS_RULE, BLOCKED_RULE]
     return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE]

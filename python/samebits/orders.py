@@ -401,13 +401,22 @@ def _tree(order: TreeOrder, x: Floats, w: Floats, c: Floats | None) -> Floats:
 
 
 def evaluate(
-    order: SumOrder, x: Floats, w: Floats, c: Floats | None = None, peel: int = 0
+    order: SumOrder,
+    x: Floats,
+    w: Floats,
+    c: Floats | None = None,
+    peel: int = 0,
+    exact: bool | None = None,
 ) -> Floats:
-    """sum_k x[m, k] w[n, k] in the given order, and c [M, N] as the order adds it."""
+    """sum_k x[m, k] w[n, k] in the given order, and c [M, N] as the order adds it.
+
+    ``exact``: whether products_are_exact(x, w), where that is known.
+    """
     with np.errstate(all="ignore"):
         if isinstance(order, TreeOrder):
             return _tree(order, x, w, c)
-        exact = products_are_exact(x, w)
+        if exact is None:
+            exact = products_are_exact(x, w)
         if isinstance(order, ChainOrder):
             return _chain(order, x, w, c, exact)
         return _lanes(order, x, w, c, peel, exact)

@@ -13,18 +13,24 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from samebits.orders import Floats, SumOrder, evaluate
+from samebits.orders import Floats, SumOrder, evaluate, products_are_exact
 from samebits.rules import ROUNDINGS, Alignment, SumRule, regions
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+_AHEAD = 16  # rows
+
 Key: TypeAlias = tuple[SumOrder, int, bool]
 
 
 def random_floats(
     generator: np.random.Generator, shape: tuple[int, ...], dtype: str, exact: bool = True
 ) -> Floats:
-    """Normal values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32."""
+    """Values of the dtype. ``exact``: of 12 bits, so that products are exact in fp32.
+
+    Of many magnitudes: sums of a few short products of one magnitude would be exact in any order.
+    """
     values = generator.standard_normal(shape, np.float32)
+    values *= np.exp2(generator.integers(-5, 6, shape)).astype(np.float32)
     if dtype == "float32":
         if exact:
             values = (values.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
@@ -55,7 +61,7 @@ def windows(rows: int, outs: int, held: int) -> range:
 
     The columns after a multiple of four are a class of their own, hence so many for few rows.
     """
-    enough = 32 if rows <= 3 else -(-4096 // (rows * outs))
+    enough = 32 if rows <= 3 and outs % 4 else -(-4096 // (rows * outs))
     return range(0, held - rows + 1, rows)[: max(1, min(32, enough))]
 
 
@@ -83,27 +89,36 @@ class Replay:
     at: Alignment = field(default_factory=Alignment)
     _sums: dict[Key, _Sums] = field(default_factory=dict)
 
-    def _c(self, rows: slice, columns: Indices | slice) -> Floats | None:
+    def __post_init__(self) -> None:
+        self._exact = products_are_exact(self.x, self.w)
+
+    def _c(self, rows: slice, columns: slice) -> Floats | None:
         if self.bias is None:
             return None
         full = np.broadcast_to(self.bias, (self.x.shape[0], self.columns.size))
         return full[rows, columns]
 
     def _ordered(
-        self, order: SumOrder, peel: int, inside: bool, rows: slice, where: Indices
+        self, order: SumOrder, peel: int, inside: bool, rows: slice, where: slice
     ) -> Floats:
         sums = self._sums.get((order, peel, inside))
         if sums is None:
             shape = (self.x.shape[0], self.columns.size)
             sums = _Sums(np.full(shape, np.nan, np.float32), np.zeros(shape[1], np.int64))
             self._sums[order, peel, inside] = sums
-        missing = where[sums.rows_done[where] < rows.stop]
-        if missing.size:
-            todo = slice(int(sums.rows_done[missing].min()), rows.stop)
-            c = self._c(todo, missing) if inside else None
-            part = evaluate(order, self.x[todo], self.w[missing], c, peel)
-            sums.values[todo, missing] = part
-            sums.rows_done[missing] = rows.stop
+        # Neighbours with as many rows done as each other; rows are done ahead, for larger products.
+        done = sums.rows_done[where]
+        edges = np.flatnonzero(np.diff(done)) + 1
+        for part in np.split(np.arange(where.start, where.stop), edges):
+            first = int(sums.rows_done[part[0]])
+            if first >= rows.stop:
+                continue
+            columns = slice(int(part[0]), int(part[-1]) + 1)
+            todo = slice(first, min(self.x.shape[0], -(-rows.stop // _AHEAD) * _AHEAD))
+            c = self._c(todo, columns) if inside else None
+            x, w = self.x[todo], self.w[columns]
+            sums.values[todo, columns] = evaluate(order, x, w, c, peel, self._exact)
+            sums.rows_done[columns] = todo.stop
         return sums.values[rows, where]
 
     def output(self, rule: SumRule, rows: int, outs: int, first: int = 0) -> Floats:
@@ -114,8 +129,8 @@ class Replay:
         round_to = ROUNDINGS[self.dtype]
         for region in regions(rule, rows, outs, self.x.shape[1], self.at):
             begin, end = np.searchsorted(self.columns, [region.outs.start, region.outs.stop])
-            where = np.arange(begin, min(int(end), held))
-            if where.size == 0:
+            where = slice(int(begin), min(int(end), held))
+            if where.start >= where.stop:
                 continue
             span = slice(region.rows.start, min(region.rows.stop, rows))
             held_rows = slice(first + span.start, first + span.stop)

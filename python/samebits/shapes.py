@@ -66,7 +66,7 @@ def _blocks(rows: int, keys: int, causal: bool) -> set[tuple[int, int]]:
         count = min(split, rows - row)
         seen = min(row + count, keys) if causal else keys
         for key in range(0, seen, _KV_SPLIT):
-            found.add((count, min(_KV_SPLIT, seen - key)))
+            found.add((count, min(_KV_SPLIT, keys - key)))  # whole, though not all are seen
     return found
 
 

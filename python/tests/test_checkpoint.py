@@ -60,7 +60,29 @@ def test_shards_are_no_part_of_it(tmp_path: Path) -> None:
     assert checkpoint_digest(tmp_path) == sharded
 
 
-@pytest.mark.parametrize("content", [b"", b"\1\0\0\0", b"\xff" * 9, b"\x08\0\0\0\0\0\0\0{}"])
+def headed(header: str) -> bytes:
+    return len(header).to_bytes(8, "little") + header.encode() + b"1234"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\1\0\0\0",
+        b"\xff" * 9,
+        b"\x08\0\0\0\0\0\0\0{}",
+        headed("[]"),
+        headed('{"x": 1}'),
+        headed('{"x": {"dtype": "F32", "shape": [1]}}'),
+        headed('{"x": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}}'),
+        headed('{"x": {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 4]}}'),
+        headed('{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 5]}}'),
+        headed('{"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}'),
+        headed('{"x": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}'),
+        headed('{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}'),
+        headed('{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e99]}}'),
+    ],
+)
 def test_no_safetensors(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(content)

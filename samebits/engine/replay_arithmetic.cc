@@ -5,7 +5,6 @@
 
 #include "samebits/base/error.h"
 #include "samebits/kernels/replay.h"
-#include "samebits/numerics/element.h"
 #include "samebits/numerics/rope.h"
 #include "samebits/numerics/torch_ops.h"
 
@@ -45,7 +44,7 @@ void ReplayArithmetic::Linear(const Node& node, const LinearArgs& args) {
 void ReplayArithmetic::RmsNorm(const Node&, const RmsNormArgs& args) {
   const SumFunction& function = Required(profile().functions().sum, "sum", profile());
   ForRows(args.rows, args.size, [&](int64_t begin, int64_t end) {
-    torch_ops::RmsNorm(function, args, begin, end);
+    torch_.rms_norm(function, args, begin, end);
   });
 }
 
@@ -98,8 +97,8 @@ void ReplayArithmetic::Rotary(const Node& node, DType dtype, const RotaryRows& r
 void ReplayArithmetic::Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) {
   const SiluFunction& function = Required(profile().functions().silu, "silu", profile());
   ForRows(rows, width, [&](int64_t begin, int64_t end) {
-    torch_ops::Silu(function, dtype, x, y, begin * width, end * width, rows * width,
-                    profile().threads());
+    torch_.silu(function, dtype, x, y, begin * width, end * width, rows * width,
+                profile().threads());
   });
 }
 
@@ -177,7 +176,7 @@ void ReplayArithmetic::EagerHead(const EagerBlock& block, int64_t head) const {
   product.y = origin(scores);
   product.y_row_stride = keys;
   ReplayProduct(kernels_.isa, product, *block.scores_rule, block.row_begin, block.row_end, 0, keys);
-  torch_ops::MultiplyByNumber(a.dtype, scores, a.scale, scores, rows * keys);
+  torch_.multiply_by_number(a.dtype, scores, a.scale, scores, rows * keys);
 
   std::vector<float> wide(static_cast<size_t>(keys));
   std::vector<uint8_t> keep(static_cast<size_t>(keys));
@@ -191,13 +190,8 @@ void ReplayArithmetic::EagerHead(const EagerBlock& block, int64_t head) const {
           static_cast<uint8_t>(j <= own && j >= begin && j >= block.part->padding);
     }
     std::byte* p = probs + r * keys * size;
-    torch_ops::AddMask(a.dtype, scores + r * keys * size, keep.data(), p, keys);
-    for (int64_t j = 0; j < keys; ++j) {
-      wide[static_cast<size_t>(j)] = LoadElement(a.dtype, p, j);
-    }
-    torch_ops::SoftmaxRow(softmax, wide.data(), wide.data(), keys);
-    // round: probs in the model's dtype
-    for (int64_t j = 0; j < keys; ++j) StoreElement(a.dtype, p, j, wide[static_cast<size_t>(j)]);
+    torch_.masked_softmax_row(softmax, a.dtype, scores + r * keys * size, keep.data(), p,
+                              wide.data(), keys);
   }
   product.x = origin(probs);
   product.x_row_stride = keys;

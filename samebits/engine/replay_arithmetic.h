@@ -10,13 +10,14 @@
 
 #include "samebits/engine/arithmetic.h"
 #include "samebits/engine/replay.h"
+#include "samebits/kernels/torch_ops.h"
 
 namespace samebits {
 
 class ReplayArithmetic : public Arithmetic {
  public:
   ReplayArithmetic(Isa isa, int threads, std::shared_ptr<const Replay> replay)
-      : Arithmetic(isa, threads), replay_(std::move(replay)) {}
+      : Arithmetic(isa, threads), torch_(SelectTorchKernels(isa)), replay_(std::move(replay)) {}
 
   // Each throws Error(kBadInput) when the profile has no entry for the shape.
   void Linear(const Node& node, const LinearArgs& args) override;
@@ -43,6 +44,7 @@ class ReplayArithmetic : public Arithmetic {
   const Profile& profile() const { return replay_->profile(); }
   const RotaryFunction& FindRotary(const Node& node) const;
 
+  const TorchKernels& torch_;
   const std::shared_ptr<const Replay> replay_;
 };
 

@@ -161,7 +161,7 @@ void ReplayArithmetic::Sdpa(std::span<const AttentionPart> parts) {
   pool_.ParallelFor(plan.items, [&](int64_t item) {
     ProfileProducts products(kernels_.isa, profile());
     FlashScratch scratch;
-    FlashWorkItem(function, args, plan, item, products, scratch);
+    FlashWorkItem(function, args, plan, item, products, scratch, torch_.flash_row);
   });
 }
 

@@ -68,6 +68,7 @@ void LaneBlock(const LaneTile& t, int64_t row, int64_t out) {
   using F = typename V::F;
   constexpr int kSums = kRows * kOuts;
   F parts[kMaxTileAccumulators][kSums];
+  for (F& part : parts[0]) part = V::Zero();  // g++ does not see that there is an accumulator
   const int64_t step = t.accumulators * V::kLanes;
   const int64_t count = t.turns * (t.vectors / t.accumulators);
   const float* x0 = t.x + row * t.x_stride;

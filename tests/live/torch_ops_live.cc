@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "samebits/base/error.h"
+#include "samebits/kernels/torch_ops.h"
 #include "samebits/numerics/canonical.h"
 #include "samebits/numerics/torch_flash.h"
 #include "samebits/numerics/torch_functions.h"
@@ -20,6 +22,7 @@ using samebits::FlashArgs;
 using samebits::FlashBlock;
 
 samebits::TorchFunctions g_functions;
+const samebits::TorchKernels* g_kernels = &samebits::SelectTorchKernels(samebits::Isa::kPortable);
 std::string g_error;
 
 // The library's entry points: float32, and the two with 16-bit operands.
@@ -91,6 +94,12 @@ int live_functions(const char* json) {
   }
 }
 
+// 0: the interpreters, 1: the fast versions of this CPU.
+void live_select(int fast) {
+  using samebits::Isa;
+  g_kernels = &samebits::SelectTorchKernels(fast != 0 ? samebits::BestIsa() : Isa::kPortable);
+}
+
 void live_exp(int function, const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     y[i] = samebits::torch_math::Evaluate(static_cast<samebits::torch_math::Exp>(function), x[i]);
@@ -117,7 +126,7 @@ void live_sum(const float* x, float* y, int64_t rows, int64_t n) {
 void live_rms_norm(int dtype, const void* x, const void* w, void* y, int64_t rows, int64_t size,
                    float eps) {
   const DType type = ToDType(dtype);
-  samebits::torch_ops::RmsNorm(*g_functions.sum, {type, type, x, w, y, rows, size, eps}, 0, rows);
+  g_kernels->rms_norm(*g_functions.sum, {type, type, x, w, y, rows, size, eps}, 0, rows);
 }
 
 void live_softmax(const float* x, float* y, int64_t rows, int64_t n) {
@@ -126,12 +135,25 @@ void live_softmax(const float* x, float* y, int64_t rows, int64_t n) {
   }
 }
 
+// Eager attention's rows: scores [rows, n] of dtype, keep [n].
+void live_masked_softmax(int dtype, const void* scores, const uint8_t* keep, void* probs,
+                         int64_t rows, int64_t n) {
+  const DType type = ToDType(dtype);
+  std::vector<float> wide(static_cast<size_t>(n));
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t at = r * n * samebits::DTypeSize(type);
+    g_kernels->masked_softmax_row(*g_functions.softmax, type,
+                                  static_cast<const std::byte*>(scores) + at, keep,
+                                  static_cast<std::byte*>(probs) + at, wide.data(), n);
+  }
+}
+
 void live_silu(int dtype, const void* x, void* y, int64_t n, int64_t threads) {
-  samebits::torch_ops::Silu(*g_functions.silu, ToDType(dtype), x, y, 0, n, n, threads);
+  g_kernels->silu(*g_functions.silu, ToDType(dtype), x, y, 0, n, n, threads);
 }
 
 void live_multiply_by_number(int dtype, const void* x, double number, void* y, int64_t n) {
-  samebits::torch_ops::MultiplyByNumber(ToDType(dtype), x, number, y, n);
+  g_kernels->multiply_by_number(ToDType(dtype), x, number, y, n);
 }
 
 void live_add_mask(int dtype, const void* x, const uint8_t* keep, void* y, int64_t n) {
@@ -184,7 +206,8 @@ void live_flash(int dtype, const void* q, const void* k, const void* v, void* ou
   samebits::FlashScratch scratch;
   const samebits::FlashPlan plan = samebits::PlanFlash(*g_functions.sdpa, args);
   for (int64_t item = 0; item < plan.items; ++item) {
-    samebits::FlashWorkItem(*g_functions.sdpa, args, plan, item, products, scratch);
+    samebits::FlashWorkItem(*g_functions.sdpa, args, plan, item, products, scratch,
+                            g_kernels->flash_row);
   }
 }
 
