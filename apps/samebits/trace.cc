@@ -6,8 +6,8 @@
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
-#include "apps/samebits/progress.h"
 #include "apps/samebits/profile_options.h"
+#include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
 #include "apps/samebits/trace_like.h"
 #include "samebits/base/error.h"

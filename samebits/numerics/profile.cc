@@ -74,8 +74,10 @@ std::string Describe(ProductOp op, const ProductShape& s) {
     return fmt::format("linear {} -> {} {} bias, {} rows", s.in_features, s.out_features,
                        s.bias ? "with" : "without", s.rows);
   }
-  return fmt::format("{}, head_dim {}, {} matrices, {} rows, {} keys", OpKey(op), s.head_dim,
-                     s.matrices, s.rows, s.keys);
+  const std::string batch =
+      s.batch == 0 ? "" : fmt::format(" (batch {}, kv_heads {})", s.batch, s.kv_heads);
+  return fmt::format("{}, head_dim {}, {} matrices{}, {} rows, {} keys", OpKey(op), s.head_dim,
+                     s.matrices, batch, s.rows, s.keys);
 }
 
 }  // namespace
@@ -201,10 +203,18 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
     entry.out_features = IntegerField(json, "out_features", 1, kMaxSize, place);
     entry.bias = BoolField(json, "bias", place);
   } else {
-    CheckKeys(json, {"head_dim", "matrices", "rows", "keys", "accumulate", "rule", "proof"}, place);
-    if (op != ProductOp::kSdpaContext && op != ProductOp::kSdpaAccumulate &&
-        json.contains("accumulate")) {
-      Fail(ErrorCode::kBadInput, "{}: 'accumulate' goes with sdpa_context only", place);
+    if (op == ProductOp::kScores || op == ProductOp::kContext) {
+      CheckKeys(json,
+                {"head_dim", "matrices", "batch", "kv_heads", "rows", "keys", "rule", "proof"},
+                place);
+      entry.batch = IntegerField(json, "batch", 1, kMaxSize, place);
+      entry.kv_heads = IntegerField(json, "kv_heads", 1, kMaxSize, place);
+    } else {
+      CheckKeys(json, {"head_dim", "matrices", "rows", "keys", "accumulate", "rule", "proof"},
+                place);
+      if (op == ProductOp::kSdpaScores && json.contains("accumulate")) {
+        Fail(ErrorCode::kBadInput, "{}: 'accumulate' goes with sdpa_context only", place);
+      }
     }
     entry.head_dim = IntegerField(json, "head_dim", 1, kMaxSize, place);
     entry.matrices = ReadRange(json, "matrices", place);
@@ -224,7 +234,7 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
 
 bool Profile::Entry::Covers(const ProductShape& s) const {
   if (!rows.Has(s.rows) || in_features != s.in_features || out_features != s.out_features ||
-      bias != s.bias || head_dim != s.head_dim) {
+      bias != s.bias || head_dim != s.head_dim || batch != s.batch || kv_heads != s.kv_heads) {
     return false;
   }
   if (head_dim == 0) return true;
@@ -251,7 +261,9 @@ std::string Profile::Line(ProductOp op, const Entry& entry) const {
                            entry.bias,
                            entry.square ? entry.rows.low : entry.keys.low,
                            entry.head_dim,
-                           entry.matrices.low};
+                           entry.matrices.low,
+                           entry.batch,
+                           entry.kv_heads};
   return fmt::format("{} (to {} rows): {} of {} values differed in its proof", Describe(op, shape),
                      entry.rows.high, entry.proof.differing, entry.proof.compared);
 }
@@ -273,6 +285,9 @@ std::vector<std::string> Profile::Unproven() const {
   function("softmax", functions_.softmax);
   function("silu", functions_.silu);
   function("sdpa", functions_.sdpa);
+  for (const RotaryFunction& rotary : functions_.rotary) {
+    function("rotary", std::optional(rotary));
+  }
   return lines;
 }
 

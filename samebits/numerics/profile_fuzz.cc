@@ -39,7 +39,12 @@ void Read(std::string_view text) {
     for (const bool linear : {true, false}) {
       const ProductShape shape =
           linear ? ProductShape{.rows = size, .in_features = 8, .out_features = size}
-                 : ProductShape{.rows = size, .keys = size, .head_dim = 8, .matrices = 1};
+                 : ProductShape{.rows = size,
+                                .keys = size,
+                                .head_dim = 8,
+                                .matrices = 1,
+                                .batch = 1,
+                                .kv_heads = 1};
       try {
         const auto op = linear ? ProductOp::kLinear : ProductOp::kScores;
         Multiply(*profile.Find(op, shape).rule, size, 8, size);

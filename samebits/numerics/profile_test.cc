@@ -29,9 +29,11 @@ Json Good() {
                 "proof": {"compared": 10, "differing": 0}},
                {"in_features": 8, "out_features": 16, "bias": true, "rows": [1, 1], "rule": 0,
                 "proof": {"compared": 10, "differing": 3}}],
-    "scores": [{"head_dim": 4, "matrices": [2, 3], "rows": [2, 9], "keys": "rows", "rule": 0,
+    "scores": [{"head_dim": 4, "matrices": [2, 3], "batch": 1, "kv_heads": 2, "rows": [2, 9],
+                "keys": "rows", "rule": 0,
                 "proof": {"compared": 10, "differing": 0}},
-               {"head_dim": 4, "matrices": [2, 2], "rows": [1, 1], "keys": [3, 8], "rule": 1,
+               {"head_dim": 4, "matrices": [2, 2], "batch": 1, "kv_heads": 2, "rows": [1, 1],
+                "keys": [3, 8], "rule": 1,
                 "proof": {"compared": 0, "differing": 0}}],
     "context": [],
     "sdpa_scores": [],
@@ -195,7 +197,10 @@ TEST(Profile, RefusesEntries) {
       {"/scores/0/matrices", "2", "scores[0]: 'matrices': expected [lowest, highest]"},
       {"/scores/0/keys", "\"all\"", "scores[0]: 'keys': expected [lowest, highest]"},
       {"/scores/0/keys", "[4, 3]", "scores[0]: 'keys': expected 1 <= lowest <= highest"},
-      {"/scores/0/accumulate", "true", "'accumulate' goes with sdpa_context only"},
+      {"/scores/0/batch", "0", "scores[0]: 'batch': expected an integer from 1"},
+      {"/scores/0/kv_heads", "0", "scores[0]: 'kv_heads': expected an integer from 1"},
+      {"/scores/0/accumulate", "true", "scores[0]: unknown key \"accumulate\""},
+      {"/sdpa_context/0/batch", "1", "sdpa_context[0]: unknown key \"batch\""},
       {"/scores/0/in_features", "4", "scores[0]: unknown key \"in_features\""},
       {"/sdpa_context/0/accumulate", "1", "sdpa_context[0]: 'accumulate': expected true or false"},
   });
@@ -241,7 +246,12 @@ ProductShape Linear(int64_t rows, int64_t in, int64_t out, bool bias) {
 }
 
 ProductShape Attention(int64_t rows, int64_t keys, int64_t head_dim, int64_t matrices) {
-  return {.rows = rows, .keys = keys, .head_dim = head_dim, .matrices = matrices};
+  return {.rows = rows,
+          .keys = keys,
+          .head_dim = head_dim,
+          .matrices = matrices,
+          .batch = 1,
+          .kv_heads = 2};
 }
 
 bool Covers(const Profile& profile, ProductOp op, const ProductShape& shape) {
@@ -294,10 +304,17 @@ TEST(Profile, FindsAttentionWithinItsRangesOnly) {
   EXPECT_FALSE(covers(Attention(1, 9, 4, 2)));
   EXPECT_FALSE(covers(Attention(2, 3, 4, 2)));
   EXPECT_FALSE(covers(Attention(1, 3, 4, 3)));
+  for (const auto& [batch, kv_heads] : {std::pair(2, 2), std::pair(1, 1), std::pair(0, 0)}) {
+    ProductShape other = Attention(2, 2, 4, 2);
+    other.batch = batch;
+    other.kv_heads = kv_heads;
+    EXPECT_FALSE(covers(other)) << batch << " " << kv_heads;
+  }
   // Another product of the same shape is another product.
   EXPECT_FALSE(Covers(profile, ProductOp::kContext, Attention(2, 2, 4, 2)));
   EXPECT_FALSE(Covers(profile, ProductOp::kSdpaScores, Attention(2, 2, 4, 2)));
-  const ProductShape block = Attention(1, 3, 4, 2);
+  ProductShape block = Attention(1, 3, 4, 2);  // inside the kernel it does not matter
+  block.batch = block.kv_heads = 0;
   EXPECT_EQ(profile.Find(ProductOp::kSdpaContext, block).rule->bias, BiasRule::kLast);
   EXPECT_EQ(profile.Find(ProductOp::kSdpaAccumulate, block).rule->bias, BiasRule::kFirst);
 }
@@ -312,8 +329,8 @@ TEST(Profile, AMissingEntrySaysWhatWouldMakeIt) {
                 "--prompts 7`"));
   EXPECT_THAT(ErrorOf(ErrorCode::kBadInput,
                       [&] { profile.Find(ProductOp::kContext, Attention(1, 12, 4, 2)); }),
-              HasSubstr("no entry for context, head_dim 4, 2 matrices, 1 rows, 12 keys in "
-                        "bfloat16"));
+              HasSubstr("no entry for context, head_dim 4, 2 matrices (batch 1, kv_heads "
+                        "2), 1 rows, 12 keys in bfloat16"));
 }
 
 TEST(Profile, TheFirstEntryThatCoversAShapeCounts) {
@@ -334,7 +351,8 @@ TEST(Profile, ListsWhatIsNotProven) {
   EXPECT_THAT(
       Read(Good()).Unproven(),
       ElementsAre(HasSubstr("linear 8 -> 16 with bias, 1 rows (to 1 rows): 3 of 10 values"),
-                  HasSubstr("scores, head_dim 4, 2 matrices, 1 rows, 3 keys (to 1 rows): 0 of 0"),
+                  HasSubstr("scores, head_dim 4, 2 matrices (batch 1, kv_heads 2), 1 rows, 3 keys "
+                            "(to 1 rows): 0 of 0"),
                   HasSubstr("sum: 2 of 7 values differed in its proof")));
   Json json = Good();
   json["linear"].erase(1);
