@@ -8,7 +8,7 @@ configure = @mkdir -p build && cmake --preset $(1) > build/configure-$(1).log 2>
 	{ cat build/configure-$(1).log >&2; exit 2; }
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test install format tidy sanitize fuzz bench python-env python-test clean
+.PHONY: help build demo test install format tidy sanitize fuzz bench python-env python-test parity clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -63,6 +63,9 @@ python-env:  ## build/venv with torch, transformers and jax
 
 python-test: test python-env  ## tests of the Python package, of planted bugs, of real weights
 	@tools/python_test.sh build/venv
+
+parity: build python-env  ## transformers against a replay, component by component: docs/parity.md
+	@tools/parity.sh build/venv
 
 clean:  ## removes build/ but for the Python environment and downloaded models
 	@rm -rf build/release build/dev build/fuzz build/bench build/demo build/ci build/*.log

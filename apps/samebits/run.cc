@@ -119,7 +119,8 @@ void Run(const RunOptions& options) {
   const Prompt prompt = ReadPrompt(options.prompt, folder, config, opened);
   OpenOptional(folder, opened);
   const Tokenizer* tokenizer = opened ? &*opened : nullptr;
-  GenerationOptions how_to_answer = ChosenGeneration(options.sampling, folder, config, tokenizer);
+  GenerationOptions how_to_answer =
+      ChosenGeneration(options.sampling, folder, config, tokenizer, how.replay != nullptr);
   how_to_answer.chunk = options.model.chunk;
   if (how.replay != nullptr) {  // one forward pass of the whole prompt, as generate does
     how_to_answer.chunk = static_cast<int64_t>(prompt.ids.size());

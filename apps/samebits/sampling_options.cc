@@ -39,7 +39,8 @@ void AddSamplingOptions(CLI::App& command, SamplingArguments& arguments) {
 }
 
 GenerationOptions ChosenGeneration(const SamplingArguments& arguments, const std::string& folder,
-                                   const ModelConfig& config, const Tokenizer* tokenizer) {
+                                   const ModelConfig& config, const Tokenizer* tokenizer,
+                                   bool as_generate) {
   CheckNumber(arguments.temperature, "--temperature");
   CheckNumber(arguments.top_p, "--top-p");
   CheckNumber(arguments.min_p, "--min-p");
@@ -51,7 +52,9 @@ GenerationOptions ChosenGeneration(const SamplingArguments& arguments, const std
   }
   GenerationOptions options;
   SamplingOptions& sampling = options.sampling;
-  sampling = defaults.sampling;
+  // generate(temperature=...) alone samples with its defaults of all the others.
+  const bool sampled = as_generate && arguments.temperature.value_or(0) > 0;
+  sampling = sampled ? defaults.sampled : defaults.sampling;
   sampling.temperature = arguments.temperature.value_or(sampling.temperature);
   sampling.top_k = arguments.top_k.value_or(sampling.top_k);
   sampling.top_p = arguments.top_p.value_or(sampling.top_p);

@@ -22,7 +22,10 @@ void AddSamplingOptions(CLI::App& command, SamplingArguments& arguments);
 
 // The options with the checkpoint's defaults under them. A stop text that is one special token
 // stops at its id. Settings of generation_config.json that are left out are named on stderr.
+// as_generate: a temperature on the command line means do_sample=True of transformers' generate,
+// with its defaults of all the other settings (top_k is 50 where nobody says one).
 GenerationOptions ChosenGeneration(const SamplingArguments& arguments, const std::string& folder,
-                                   const ModelConfig& config, const Tokenizer* tokenizer);
+                                   const ModelConfig& config, const Tokenizer* tokenizer,
+                                   bool as_generate = false);
 
 }  // namespace samebits

@@ -76,6 +76,7 @@ class StopFilter {
 // Settings of generation_config.json that a command line may override.
 struct GenerationDefaults {
   SamplingOptions sampling;           // greedy unless do_sample; top_k then 50 as in transformers
+  SamplingOptions sampled;            // what generate(do_sample=True) takes
   std::optional<int64_t> max_tokens;  // max_new_tokens
   std::vector<int64_t> stop_ids;      // its eos_token_id, else config.json's
   std::vector<std::string> left_out;  // settings that would change the text and are not done here

@@ -63,6 +63,9 @@ void ListLeftOut(const Json& json, std::vector<std::string>& left_out) {
 GenerationDefaults ReadGenerationDefaults(const std::string& folder, const ModelConfig& config) {
   GenerationDefaults result;
   result.stop_ids = config.eos_token_ids;
+  constexpr int64_t kTopK = 50;  // transformers' own, where nobody says one
+  result.sampled.temperature = 1;
+  result.sampled.top_k = kTopK;
   const std::string place = folder + "/generation_config.json";
   std::error_code ignored;
   if (!std::filesystem::exists(place, ignored)) return result;
@@ -86,14 +89,14 @@ GenerationDefaults ReadGenerationDefaults(const std::string& folder, const Model
   // Read also where sampling is off: a broken value is an error all the same.
   const double temperature = number("temperature", 0, 1e6, 1.0);
   const int64_t top_k =
-      HasField(json, "top_k") ? IntegerField(json, "top_k", 0, kMaxId, place) : 50;
+      HasField(json, "top_k") ? IntegerField(json, "top_k", 0, kMaxId, place) : kTopK;
   const double top_p = number("top_p", 0, 1, 1.0), min_p = number("min_p", 0, 1, 0.0);
-  if (sample) {
-    sampling.temperature = temperature;
-    sampling.top_k = top_k;
-    sampling.top_p = top_p;
-    sampling.min_p = min_p;
-  }
+  result.sampled = sampling;
+  result.sampled.temperature = temperature;
+  result.sampled.top_k = top_k;
+  result.sampled.top_p = top_p;
+  result.sampled.min_p = min_p;
+  if (sample) sampling = result.sampled;
   ListLeftOut(json, result.left_out);
   return result;
 }
