@@ -72,7 +72,7 @@ std::string ShownName(const std::string& name) {
 }
 
 std::string ShownPair(DType dtype_a, DType dtype_b, const Shape& shape_a, const Shape& shape_b) {
-  const std::string first = fmt::format("{} {}", DTypeName(dtype_a), ShapeToString(shape_a));
+  std::string first = fmt::format("{} {}", DTypeName(dtype_a), ShapeToString(shape_a));
   if (dtype_a == dtype_b && shape_a == shape_b) return first;
   return fmt::format("{} against {} {}", first, DTypeName(dtype_b), ShapeToString(shape_b));
 }

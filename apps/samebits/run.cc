@@ -85,25 +85,25 @@ struct Opened {
 void PrintJson(const Prompt& prompt, const Generation& answer, const Tokenizer* tokenizer,
                const GenerationOptions& options, const Opened& opened) {
   const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
-  const Json json = {{"prompt_ids", prompt.ids},
-                     {"prompt", prompt.text.empty() ? Json(nullptr) : Json(prompt.text)},
-                     {"ids", answer.ids},
-                     {"text", tokenizer != nullptr ? Json(answer.text) : Json(nullptr)},
-                     {"logprobs", LogProbsJson(answer, tokenizer)},
-                     {"stop_reason", StopReasonName(answer.stop_reason)},
-                     {"dtype", ModelDTypeName(opened.how.dtype)},
-                     {"profile", opened.how.replay == nullptr
-                                     ? Json(nullptr)
-                                     : Json(opened.how.replay->profile().digest())},
-                     {"sampling", SamplingJson(options)},
-                     {"timings",
-                      {{"cpu", IsaName(opened.how.isa)},
-                       {"threads", opened.how.threads},
-                       {"load_s", opened.load_s},
-                       {"prefill_s", answer.prefill_s},
-                       {"prefill_tokens_per_s", PerSecond(prompt_tokens, answer.prefill_s)},
-                       {"decode_s", answer.decode_s},
-                       {"decode_tokens_per_s", PerSecond(answer.decode_steps, answer.decode_s)}}}};
+  const Json json = {
+      {"prompt_ids", prompt.ids},
+      {"prompt", prompt.text.empty() ? Json(nullptr) : Json(prompt.text)},
+      {"ids", answer.ids},
+      {"text", tokenizer != nullptr ? Json(answer.text) : Json(nullptr)},
+      {"logprobs", LogProbsJson(answer, tokenizer)},
+      {"stop_reason", StopReasonName(answer.stop_reason)},
+      {"dtype", ModelDTypeName(opened.how.dtype)},
+      {"profile",
+       opened.how.replay == nullptr ? Json(nullptr) : Json(opened.how.replay->profile().digest())},
+      {"sampling", SamplingJson(options)},
+      {"timings",
+       {{"cpu", IsaName(opened.how.isa)},
+        {"threads", opened.how.threads},
+        {"load_s", opened.load_s},
+        {"prefill_s", answer.prefill_s},
+        {"prefill_tokens_per_s", PerSecond(prompt_tokens, answer.prefill_s)},
+        {"decode_s", answer.decode_s},
+        {"decode_tokens_per_s", PerSecond(answer.decode_steps, answer.decode_s)}}}};
   fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 

@@ -6,8 +6,8 @@
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
-#include "apps/samebits/progress.h"
 #include "apps/samebits/profile_options.h"
+#include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
 #include "apps/samebits/trace_like.h"
 #include "samebits/base/error.h"
@@ -143,15 +143,14 @@ void RunTrace(const TraceOptions& options) {
            ModelDTypeName(like.info.dtype));
     }
     how.dtype = like.info.dtype;
+    if (options.profile.path.empty()) {
+      CheckCanonical(like, options.like);
+    } else {
+      CheckReplayable(like, options.like);
+    }
     ProfileOptions profile = options.profile;
     profile.attention = like.attention();
     how.replay = OpenReplay(profile, &like.info.metadata, options.like);
-    if (how.replay == nullptr && (like.info.batch > 0)) {
-      Fail(ErrorCode::kUsage,
-           "{}: a padded batch has a meaning under a profile alone; give --profile FILE "
-           "(python -m samebits probe makes it)",
-           options.like);
-    }
     plan = PlanLike(like);
   }
   plan.metadata["framework_version"] = SAMEBITS_VERSION;

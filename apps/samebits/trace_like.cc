@@ -42,6 +42,15 @@ int64_t Padding(const Trace& trace, size_t sequence) {
   return first - begin;
 }
 
+// As CheckIds, naming the trace.
+void CheckIdsOf(const Trace& trace, std::span<const int64_t> ids, const ModelConfig& config) {
+  try {
+    CheckIds(ids, config);
+  } catch (const Error& error) {
+    Fail(ErrorCode::kBadInput, "{}: {}", trace.path(), error.what());
+  }
+}
+
 }  // namespace
 
 std::string LikeRun::attention() const {
@@ -63,10 +72,33 @@ LikeRun ReadLike(const std::string& path, const Graph& graph, const std::string&
   const auto sequences = static_cast<size_t>(std::max<int64_t>(1, run.info.batch));
   const auto tokens = static_cast<size_t>(trace.tokens());
   for (size_t i = 0; i < sequences; ++i) {
-    CheckIds(std::span(run.info.input_ids).subspan(i * tokens, tokens), graph.config);
+    CheckIdsOf(trace, std::span(run.info.input_ids).subspan(i * tokens, tokens), graph.config);
     run.padding.push_back(Padding(trace, i));
   }
   return run;
+}
+
+void CheckCanonical(const LikeRun& run, const std::string& path) {
+  const auto padded = [](int64_t padding) { return padding > 0; };
+  if (run.info.batch == 0 && std::none_of(run.padding.begin(), run.padding.end(), padded)) return;
+  Fail(ErrorCode::kUsage,
+       "{}: a padded batch has a meaning under a profile alone; give --profile FILE (python -m "
+       "samebits probe makes it)",
+       path);
+}
+
+void CheckReplayable(const LikeRun& run, const std::string& path) {
+  const std::string attention = run.attention();
+  if (attention != "eager" && attention != "sdpa") {
+    Fail(ErrorCode::kUnsupported, "{}: __metadata__ 'attention': expected eager or sdpa, found {}",
+         path, Excerpt(Json(attention)));
+  }
+  for (const std::string& name : run.names) {
+    if (attention == "sdpa" && (name.ends_with(".scores") || name.ends_with(".probs"))) {
+      Fail(ErrorCode::kBadInput, "{}: tensor {}: __metadata__ 'attention' is sdpa, which has none",
+           path, Excerpt(Json(name)));
+    }
+  }
 }
 
 std::map<std::string, std::string> LikeMetadata(const LikeRun& run) {

@@ -25,6 +25,11 @@ struct LikeRun {
 // vocabulary, a mask that hides anything but tokens on the left.
 LikeRun ReadLike(const std::string& path, const Graph& graph, const std::string& digest);
 
+// Throw Error where the run of the trace `path` has no meaning without a profile (padding), or none
+// under one (an attention that is not replayed, tensors that it does not have).
+void CheckCanonical(const LikeRun& run, const std::string& path);
+void CheckReplayable(const LikeRun& run, const std::string& path);
+
 // What the new trace says of itself: REF's keys that say how it was run, and nothing of who ran it.
 std::map<std::string, std::string> LikeMetadata(const LikeRun& run);
 

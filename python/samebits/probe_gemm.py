@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from samebits import known_rules
 from samebits.orders import Floats, Json
@@ -152,6 +153,22 @@ def _heads_checked(heads: int) -> list[int]:
     return sorted({0, heads // 2, heads - 1})
 
 
+def _cached(states: torch.Tensor, past: int, groups: int) -> torch.Tensor:
+    """[batch, heads, keys, head_dim] from [batch, tokens, kv heads, head_dim] as transformers gets
+    them: through its cache, then repeated. With one kv head that is a view, not a copy, and torch
+    takes another kernel for a batch of those."""
+    cache = DynamicCache()
+    states = states.transpose(1, 2)
+    for part in (states[:, :, :past], states[:, :, past:]):
+        if part.shape[2]:
+            states, _ = cache.update(part, part, 0)
+    batch, heads, keys, head_dim = states.shape
+    if groups == 1:
+        return states
+    wide = states[:, :, None].expand(batch, heads, groups, keys, head_dim)
+    return wide.reshape(batch, heads * groups, keys, head_dim)
+
+
 class _Scores:
     """q k^T of eager attention: the largest one, of which all others are the corner."""
 
@@ -160,29 +177,33 @@ class _Scores:
         passes = load.passes()
         rows = max(_ROWS, *(rows for rows, _ in passes))
         keys = max(rows + past for rows, past in passes)
+        self.groups = load.heads // load.kv_heads
         matrices = load.batch * load.heads
-        pairs = [
-            cancelling(generator, rows, keys, load.head_dim, dtype, exact) for _ in range(matrices)
+        pairs = [  # heads of a group share their keys
+            cancelling(generator, self.groups * rows, keys, load.head_dim, dtype, exact)
+            for _ in range(load.batch * load.kv_heads)
         ]
-        self.q = _torch(np.stack([x for x, _ in pairs]), dtype)
-        self.k = _torch(np.stack([w for _, w in pairs]), dtype)
+        queries = np.concatenate([x.reshape(self.groups, rows, -1) for x, _ in pairs])
+        self.q = _torch(queries, dtype).unflatten(0, (load.batch, load.heads)).transpose(1, 2)
+        kv_shape = (load.batch, load.kv_heads)
+        states = np.stack([w for _, w in pairs])
+        self.k = _torch(states, dtype).unflatten(0, kv_shape).transpose(1, 2)
         self.replays = {
-            m: Replay(*pairs[m], np.arange(keys), None, dtype) for m in _heads_checked(matrices)
+            m: Replay(queries[m], pairs[m // self.groups][1], np.arange(keys), None, dtype)
+            for m in _heads_checked(matrices)
         }
-        self.shape = (load.batch, load.heads)
 
     def check(self, rows: int, past: int) -> Check:
         keys = rows + past
         firsts = windows(rows, keys, self.q.shape[1])
         outputs: dict[int, Floats] = {}
-        k = self.k[:, :keys].unflatten(0, self.shape).contiguous()
+        k = _cached(self.k[:, :keys].contiguous(), past, self.groups)
 
         def output(first: int) -> Floats:
             if first not in outputs:
                 # As transformers has them: q is a view of [batch, tokens, heads, head_dim].
-                q = self.q[:, first : first + rows].unflatten(0, self.shape)
-                q = q.transpose(1, 2).contiguous().transpose(1, 2)
-                outputs[first] = _numpy(torch.matmul(q, k.mT).flatten(0, 1))
+                q = self.q[:, first : first + rows].contiguous().transpose(1, 2)
+                outputs[first] = _numpy(torch.matmul(q, k.transpose(2, 3)).flatten(0, 1))
             return outputs[first]
 
         def check(rule: SumRule) -> tuple[int, int]:
@@ -235,7 +256,12 @@ def _context_check(load: Workload, dtype: str, rows: int, past: int, exact: bool
 
 def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -> Iterator[Entry]:
     matrices = load.batch * load.heads
-    keys = {"head_dim": load.head_dim, "matrices": [matrices, matrices]}
+    keys = {
+        "head_dim": load.head_dim,
+        "matrices": [matrices, matrices],
+        "batch": load.batch,
+        "kv_heads": load.kv_heads,
+    }
     threads = threads if matrices == 1 else 1  # otherwise threads share out the heads
     scores = [_Scores(load, dtype, exact=True)]
     if dtype == "float32":
@@ -243,6 +269,8 @@ def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -
     for rows, past in load.passes():
         small = load.head_dim * rows * (rows + past) < 400
         known = known_rules.product_rules(dtype, rows, threads)
+        if load.kv_heads == 1 and load.batch > 1:  # k^T is copied, so it is a product like p v
+            known = [*known_rules.context_rules(dtype, rows, threads), *known]
         few = [known_rules.SMALL_RULE] if rows + past <= 11 and rows > 1 else []
         plain = [known_rules.PLAIN_RULE] if small else []
         checks = [one.check(rows, past) for one in scores]

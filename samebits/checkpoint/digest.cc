@@ -60,8 +60,8 @@ std::string CheckpointDigest(const Checkpoint& checkpoint) {
     const TensorView& view = tensor->view;
     const int64_t bytes = view.bytes();
     const std::string shape = fmt::format("[{}]", fmt::join(view.shape, ","));
-    for (std::string_view text : {std::string_view(tensor->name), DTypeName(view.dtype),
-                                  std::string_view(shape)}) {
+    for (std::string_view text :
+         {std::string_view(tensor->name), DTypeName(view.dtype), std::string_view(shape)}) {
       hash.Add(text);
       hash.Add("\0", 1);
     }

@@ -27,8 +27,7 @@ std::string DigestOfCopy(const std::function<void(const std::string& folder)>& e
 }
 
 TEST(DigestTest, TellsCheckpointsApart) {
-  const std::string nano =
-      CheckpointDigest(Checkpoint::Open(SAMEBITS_SOURCE_DIR "/models/nano"));
+  const std::string nano = CheckpointDigest(Checkpoint::Open(SAMEBITS_SOURCE_DIR "/models/nano"));
   EXPECT_EQ(DigestOfCopy([](const std::string&) {}), nano);
   EXPECT_NE(DigestOfCopy([](const std::string& folder) {
               std::fstream file(folder + "/model.safetensors",

@@ -71,7 +71,7 @@ std::string DescribeRelation(const Relation& relation) {
   }
   std::string text = id;
   std::replace(text.begin(), text.end(), '-', ' ');
-  if (id == "same-numbers") text = "the same numbers in other bits";
+  if (id == "same-numbers") text = "number for number, in other bits";
   if (!relation.order.empty()) text += ": " + Order(relation.order);
   return text;
 }

@@ -427,6 +427,8 @@ TEST(Relations, DoublePrecision) {
 
 TEST(Relations, Descriptions) {
   EXPECT_EQ(DescribeRelation({"transposed", true, {}, 0, false}), "transposed");
+  EXPECT_EQ(DescribeRelation({"same-numbers", true, {}, 0, false}),
+            "number for number, in other bits");
   EXPECT_EQ(DescribeRelation({"heads-permuted", true, {1, 0}, 0, false}), "heads permuted: 1 0");
   EXPECT_THAT(DescribeRelation({"rows-permuted", true, Shuffled(40, 1), 0, false}),
               testing::EndsWith(" ..."));

@@ -271,6 +271,18 @@ TEST_F(CompareTracesTest, TheNarrowestWindowThatHoldsAllProbabilities) {
   ExpectSeen(make, 18, {0, 3, 4, 7, 8, 9, 12, 13, 16, 17});
 }
 
+// What one of the two saw counts.
+TEST_F(CompareTracesTest, AWindowOfOneTraceHidesNothingFromTheOther) {
+  const std::string scores = "model.layers.0.self_attn.scores";
+  const std::string probs = "model.layers.0.self_attn.probs";
+  const Trace narrow =
+      Make({{scores, {{1, 2, 2}, {1, 0, 7, 1}}}, {probs, {{1, 2, 2}, {1, 0, 0, 1}}}});
+  const Trace wide =
+      Make({{scores, {{1, 2, 2}, {1, 0, 2, 1}}}, {probs, {{1, 2, 2}, {1, 0, 0.5, 0.5}}}});
+  EXPECT_EQ(CompareTraces(narrow, wide).first, scores);
+  EXPECT_EQ(CompareTraces(wide, narrow).first, scores);
+}
+
 // A probability of 0 within what others see is underflow: the score counts.
 TEST_F(CompareTracesTest, UnderflowHidesNothing) {
   const auto make = [&](const std::vector<float>& values) {

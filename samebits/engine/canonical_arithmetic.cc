@@ -102,8 +102,8 @@ void CanonicalArithmetic::AttentionRecorded(const Node& node, const AttentionPar
           Tensor(args.dtype, {args.heads, args.rows, args.first_key_count + args.rows - 1});
       (i == 0 ? args.scores : args.probs) = recorded[i].data();
     }
-    pool_.ParallelFor(args.heads,
-                      [&](int64_t head) { kernels_.attention(args, head, head + 1, 0, args.rows); });
+    pool_.ParallelFor(
+        args.heads, [&](int64_t head) { kernels_.attention(args, head, head + 1, 0, args.rows); });
     for (size_t i = 0; i < 2; ++i) {
       if (wants[i]) part.recorder->Record(node.outputs[i], recorded[i].view(), part.before + row);
     }

@@ -26,11 +26,13 @@ const Function& Required(const std::optional<Function>& function, const char* na
 }  // namespace
 
 void ReplayArithmetic::Linear(const Node& node, const LinearArgs& args) {
-  const ProductShape shape{args.rows, args.in_features, args.out_features, args.bias != nullptr,
-                           0,         0,                0};
+  ProductShape shape;
+  shape.rows = args.rows;
+  shape.in_features = args.in_features;
+  shape.out_features = args.out_features;
+  shape.bias = args.bias != nullptr;
   const SumRule& rule = *profile().Find(ProductOp::kLinear, shape).rule;
-  const auto alignment =
-      static_cast<int32_t>(replay_->WeightAlignment(node.weights[0]) / 4 % 4);
+  const auto alignment = static_cast<int32_t>(replay_->WeightAlignment(node.weights[0]) / 4 % 4);
   constexpr int64_t kBlock = 24;
   const int64_t out = args.out_features;
   const int64_t wanted = std::max<int64_t>(kBlock, out / (8 * pool_.threads()));
@@ -43,9 +45,8 @@ void ReplayArithmetic::Linear(const Node& node, const LinearArgs& args) {
 
 void ReplayArithmetic::RmsNorm(const Node&, const RmsNormArgs& args) {
   const SumFunction& function = Required(profile().functions().sum, "sum", profile());
-  ForRows(args.rows, args.size, [&](int64_t begin, int64_t end) {
-    torch_.rms_norm(function, args, begin, end);
-  });
+  ForRows(args.rows, args.size,
+          [&](int64_t begin, int64_t end) { torch_.rms_norm(function, args, begin, end); });
 }
 
 // The trace's own angles, or the profile's for the same frequencies: those that an fp32 evaluation
@@ -77,8 +78,8 @@ const RotaryFunction& ReplayArithmetic::FindRotary(const Node& node) const {
        profile().path());
 }
 
-void ReplayArithmetic::Rotary(const Node& node, DType dtype, const RotaryRows& rows,
-                              void* cosine, void* sine) {
+void ReplayArithmetic::Rotary(const Node& node, DType dtype, const RotaryRows& rows, void* cosine,
+                              void* sine) {
   const Attributes& a = node.attributes;
   for (int64_t length : rows.text_lengths) {
     if (RopeDependsOnLength(a.rope, length)) {
@@ -87,8 +88,9 @@ void ReplayArithmetic::Rotary(const Node& node, DType dtype, const RotaryRows& r
     }
   }
   const auto count = static_cast<int64_t>(rows.positions.size());
-  const RotaryArgs args{dtype, rows.positions.data(), nullptr, 0,         RotaryScaling(a.rope),
-                        cosine, sine,                 count,   a.head_dim};
+  const RotaryArgs args{
+      dtype,     rows.positions.data(), nullptr, 0, RotaryScaling(a.rope), cosine, sine, count,
+      a.head_dim};
   const RotaryFunction& rotary = FindRotary(node);
   ForRows(count, 16 * a.head_dim,
           [&](int64_t begin, int64_t end) { torch_ops::Rotary(rotary, args, begin, end); });
@@ -125,9 +127,13 @@ void ReplayArithmetic::Attention(const Node& node, std::span<const AttentionPart
 void ReplayArithmetic::Eager(const Node& node, std::span<const AttentionPart> parts) {
   const AttentionArgs& first = parts[0].args;
   const int64_t keys = parts[0].before + first.rows;
-  const ProductShape shape{first.rows, 0,    0,
-                           false,      keys, first.head_dim,
-                           static_cast<int64_t>(parts.size()) * first.heads};
+  ProductShape shape;
+  shape.rows = first.rows;
+  shape.keys = keys;
+  shape.head_dim = first.head_dim;
+  shape.batch = static_cast<int64_t>(parts.size());
+  shape.kv_heads = first.kv_heads;
+  shape.matrices = shape.batch * first.heads;
   const SumRule& scores_rule = *profile().Find(ProductOp::kScores, shape).rule;
   const SumRule& context_rule = *profile().Find(ProductOp::kContext, shape).rule;
   constexpr int64_t kBytes = 16 << 20;
@@ -180,8 +186,7 @@ void ReplayArithmetic::EagerHead(const EagerBlock& block, int64_t head) const {
 
   std::vector<float> wide(static_cast<size_t>(keys));
   std::vector<uint8_t> keep(static_cast<size_t>(keys));
-  const SoftmaxFunction& softmax =
-      Required(profile().functions().softmax, "softmax", profile());
+  const SoftmaxFunction& softmax = Required(profile().functions().softmax, "softmax", profile());
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t own = block.part->before + block.row_begin + r;  // the token's own key
     const int64_t begin = a.window > 0 ? std::max<int64_t>(0, own + 1 - a.window) : 0;

@@ -55,7 +55,11 @@ class ProfileProducts : public FlashProducts {
 
  private:
   void Run(const ProductArgs& args, ProductOp op, const FlashBlock& block) {
-    const ProductShape shape{block.rows, 0, 0, false, block.keys, block.head_dim, block.items};
+    ProductShape shape;
+    shape.rows = block.rows;
+    shape.keys = block.keys;
+    shape.head_dim = block.head_dim;
+    shape.matrices = block.items;
     ReplayProduct(isa_, args, *profile_.Find(op, shape).rule, 0, args.rows, 0, args.out_features);
   }
 

@@ -355,9 +355,8 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
     if (sequence.planned_ == 0) sequence.planned_ = sequence.length_ + parts[i].rows;
     ids.insert(ids.end(), given[i].ids.begin(), given[i].ids.end());
     for (int64_t t = 0; t < parts[i].rows; ++t) {
-      positions.push_back(given[i].positions.empty()
-                              ? parts[i].before + t
-                              : given[i].positions[static_cast<size_t>(t)]);
+      positions.push_back(given[i].positions.empty() ? parts[i].before + t
+                                                     : given[i].positions[static_cast<size_t>(t)]);
       text_lengths.push_back(std::max(sequence.planned_, parts[i].before + t + 1));
     }
   }

@@ -1,6 +1,7 @@
 #include "samebits/numerics/profile.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <optional>
 
 #include "samebits/base/error.h"
@@ -44,13 +45,39 @@ const Json& ArrayField(const Json& json, const char* key, const std::string& pla
   return array;
 }
 
+// An unknown key could be a condition under which a rule was proven.
+void CheckKeys(const Json& json, std::initializer_list<std::string_view> known,
+               const std::string& place) {
+  if (!json.is_object()) {
+    Fail(ErrorCode::kBadInput, "{}: expected an object, found {}", place, Excerpt(json));
+  }
+  for (const auto& [key, value] : json.items()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    Fail(ErrorCode::kBadInput, "{}: unknown key {}; this samebits is too old for the profile?",
+         place, Excerpt(Json(key)));
+  }
+}
+
+std::map<std::string, int64_t> ReadAlignment(const Json& json, const std::string& place) {
+  if (!json.is_object()) {
+    Fail(ErrorCode::kBadInput, "{}: expected an object, found {}", place, Excerpt(json));
+  }
+  std::map<std::string, int64_t> alignment;
+  for (const auto& item : json.items()) {
+    alignment[item.key()] = IntegerField(json, item.key(), 0, 63, place);
+  }
+  return alignment;
+}
+
 std::string Describe(ProductOp op, const ProductShape& s) {
   if (op == ProductOp::kLinear) {
     return fmt::format("linear {} -> {} {} bias, {} rows", s.in_features, s.out_features,
                        s.bias ? "with" : "without", s.rows);
   }
-  return fmt::format("{}, head_dim {}, {} matrices, {} rows, {} keys", OpKey(op), s.head_dim,
-                     s.matrices, s.rows, s.keys);
+  const std::string batch =
+      s.batch == 0 ? "" : fmt::format(" (batch {}, kv_heads {})", s.batch, s.kv_heads);
+  return fmt::format("{}, head_dim {}, {} matrices{}, {} rows, {} keys", OpKey(op), s.head_dim,
+                     s.matrices, batch, s.rows, s.keys);
 }
 
 }  // namespace
@@ -69,6 +96,31 @@ Profile Profile::Parse(std::string_view text, const std::string& place) {
     Fail(ErrorCode::kUnsupported, "{}: format {}: expected samebits-profile-1", place,
          Excerpt(Json(format)));
   }
+  CheckKeys(json,
+            {"format",
+             "framework",
+             "framework_version",
+             "transformers_version",
+             "cpu",
+             "cpu_flags",
+             "capability",
+             "threads",
+             "dtype",
+             "rng",
+             "model_type",
+             "prompts",
+             "steps",
+             "batch",
+             "weight_alignment",
+             "rules",
+             "linear",
+             "scores",
+             "context",
+             "sdpa_scores",
+             "sdpa_context",
+             "functions",
+             "digest"},
+            place);
   Profile profile;
   profile.path_ = place;
   if (const std::string framework = StringField(json, "framework", place); framework != "torch") {
@@ -87,11 +139,8 @@ Profile Profile::Parse(std::string_view text, const std::string& place) {
   profile.dtype_ = *known;
   profile.digest_ = StringField(json, "digest", place);
   if (json.contains("weight_alignment")) {
-    const Json& alignment = json.at("weight_alignment");
-    for (const auto& item : alignment.items()) {
-      profile.weight_alignment_[item.key()] =
-          IntegerField(alignment, item.key(), 0, 63, place + ": 'weight_alignment'");
-    }
+    profile.weight_alignment_ =
+        ReadAlignment(json.at("weight_alignment"), place + ": 'weight_alignment'");
   }
   int64_t number = 0;
   for (const Json& rule : ArrayField(json, "rules", place)) {
@@ -100,11 +149,9 @@ Profile Profile::Parse(std::string_view text, const std::string& place) {
   for (const char* key : {"linear", "scores", "context", "sdpa_scores", "sdpa_context"}) {
     profile.ReadEntries(json, key);
   }
-  profile.functions_ =
-      ReadTorchFunctions(Field(json, "functions", place), place + ": 'functions'");
+  profile.functions_ = ReadTorchFunctions(Field(json, "functions", place), place + ": 'functions'");
   json.erase("digest");
-  const std::string found =
-      Sha256(json.dump(-1, ' ', true, Json::error_handler_t::replace));
+  const std::string found = Sha256(json.dump(-1, ' ', true, Json::error_handler_t::replace));
   if (found != profile.digest_) {
     Fail(ErrorCode::kBadInput,
          "{}: its digest is {}, its contents give {}; was it edited? python -m samebits probe "
@@ -151,26 +198,43 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
   Entry entry;
   entry.rows = ReadRange(json, "rows", place);
   if (op == ProductOp::kLinear) {
+    CheckKeys(json, {"in_features", "out_features", "bias", "rows", "rule", "proof"}, place);
     entry.in_features = IntegerField(json, "in_features", 1, kMaxSize, place);
     entry.out_features = IntegerField(json, "out_features", 1, kMaxSize, place);
     entry.bias = BoolField(json, "bias", place);
   } else {
+    if (op == ProductOp::kScores || op == ProductOp::kContext) {
+      CheckKeys(json,
+                {"head_dim", "matrices", "batch", "kv_heads", "rows", "keys", "rule", "proof"},
+                place);
+      entry.batch = IntegerField(json, "batch", 1, kMaxSize, place);
+      entry.kv_heads = IntegerField(json, "kv_heads", 1, kMaxSize, place);
+    } else {
+      CheckKeys(json, {"head_dim", "matrices", "rows", "keys", "accumulate", "rule", "proof"},
+                place);
+      if (op == ProductOp::kSdpaScores && json.contains("accumulate")) {
+        Fail(ErrorCode::kBadInput, "{}: 'accumulate' goes with sdpa_context only", place);
+      }
+    }
     entry.head_dim = IntegerField(json, "head_dim", 1, kMaxSize, place);
     entry.matrices = ReadRange(json, "matrices", place);
     entry.square = Field(json, "keys", place) == "rows";
     if (!entry.square) entry.keys = ReadRange(json, "keys", place);
   }
+  if (rules_.empty()) Fail(ErrorCode::kBadInput, "{}: 'rules' is empty", place);
   const auto last = static_cast<int64_t>(rules_.size()) - 1;
   entry.rule = static_cast<size_t>(IntegerField(json, "rule", 0, last, place));
   const Json& proof = Field(json, "proof", place);
-  entry.proof.compared = IntegerField(proof, "compared", 0, INT64_MAX, place);
-  entry.proof.differing = IntegerField(proof, "differing", 0, INT64_MAX, place);
+  const std::string here = place + ": 'proof'";
+  CheckKeys(proof, {"compared", "differing"}, here);
+  entry.proof.compared = IntegerField(proof, "compared", 0, INT64_MAX, here);
+  entry.proof.differing = IntegerField(proof, "differing", 0, entry.proof.compared, here);
   return entry;
 }
 
 bool Profile::Entry::Covers(const ProductShape& s) const {
   if (!rows.Has(s.rows) || in_features != s.in_features || out_features != s.out_features ||
-      bias != s.bias || head_dim != s.head_dim) {
+      bias != s.bias || head_dim != s.head_dim || batch != s.batch || kv_heads != s.kv_heads) {
     return false;
   }
   if (head_dim == 0) return true;
@@ -191,12 +255,17 @@ Profile::Found Profile::Find(ProductOp op, const ProductShape& shape) const {
 }
 
 std::string Profile::Line(ProductOp op, const Entry& entry) const {
-  const ProductShape shape{entry.rows.low, entry.in_features, entry.out_features, entry.bias,
-                           entry.square ? entry.rows.low : entry.keys.low, entry.head_dim,
-                           entry.matrices.low};
-  return fmt::format("{} (to {} rows): {} of {} values differed in its proof",
-                     Describe(op, shape), entry.rows.high, entry.proof.differing,
-                     entry.proof.compared);
+  const ProductShape shape{entry.rows.low,
+                           entry.in_features,
+                           entry.out_features,
+                           entry.bias,
+                           entry.square ? entry.rows.low : entry.keys.low,
+                           entry.head_dim,
+                           entry.matrices.low,
+                           entry.batch,
+                           entry.kv_heads};
+  return fmt::format("{} (to {} rows): {} of {} values differed in its proof", Describe(op, shape),
+                     entry.rows.high, entry.proof.differing, entry.proof.compared);
 }
 
 std::vector<std::string> Profile::Unproven() const {
@@ -216,6 +285,9 @@ std::vector<std::string> Profile::Unproven() const {
   function("softmax", functions_.softmax);
   function("silu", functions_.silu);
   function("sdpa", functions_.sdpa);
+  for (const RotaryFunction& rotary : functions_.rotary) {
+    function("rotary", std::optional(rotary));
+  }
   return lines;
 }
 

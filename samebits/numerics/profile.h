@@ -18,22 +18,24 @@ namespace samebits {
 
 // The products that a model meets.
 enum class ProductOp : uint8_t {
-  kLinear,       // x W^T
-  kScores,       // eager attention: q k^T, one matrix of a batch of batch * heads
-  kContext,      // eager attention: probs v
-  kSdpaScores,   // the same two of one block of the flash kernel
-  kSdpaContext,  // onto nothing
+  kLinear,          // x W^T
+  kScores,          // eager attention: q k^T, one matrix of a batch of batch * heads
+  kContext,         // eager attention: probs v
+  kSdpaScores,      // the same two of one block of the flash kernel
+  kSdpaContext,     // onto nothing
   kSdpaAccumulate,  // onto what the blocks of keys before gave
 };
 constexpr size_t kProductOps = 6;
 
 // kLinear: rows, in_features and out_features of x W^T + bias.
 // Attention: rows (queries), keys and head_dim; matrices: batch * heads, and for the flash kernel
-// its work items.
+// its work items. Eager attention: batch and kv_heads too, since what torch multiplies is a copy of
+// the repeated keys or not.
 struct ProductShape {
   int64_t rows = 0, in_features = 0, out_features = 0;
   bool bias = false;
   int64_t keys = 0, head_dim = 0, matrices = 0;
+  int64_t batch = 0, kv_heads = 0;
 };
 
 class Profile {
@@ -71,7 +73,7 @@ class Profile {
   struct Entry {
     Range rows, keys, matrices;
     bool square = false;  // keys are as many as rows
-    int64_t in_features = 0, out_features = 0, head_dim = 0;
+    int64_t in_features = 0, out_features = 0, head_dim = 0, batch = 0, kv_heads = 0;
     bool bias = false;
     size_t rule = 0;
     Proof proof;

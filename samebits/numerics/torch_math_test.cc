@@ -24,7 +24,8 @@ TEST(TorchMath, ExpNearTheExponential) {
   for (const auto& [function, relative] :
        {Case{Exp::kSleefU10, 0x1p-23}, Case{Exp::kU20, 20 * 0x1p-23}, Case{Exp::kFexpU20, 0x1p-11},
         Case{Exp::kGlibc, 0x1p-23}, Case{Exp::kGlibcDouble, 0x1p-24}}) {
-    for (float x = -86.9F; x < 1.0F; x += 0.00173F) {
+    for (int i = 0; i < 50000; ++i) {
+      const float x = -86.9F + 0.00175F * static_cast<float>(i);
       const double exact = std::exp(static_cast<double>(x));
       ASSERT_LE(std::fabs(Evaluate(function, x) - exact), relative * exact)
           << ExpName(function) << " " << x;
@@ -58,7 +59,8 @@ TEST(TorchMath, NamesAreInverse) {
 
 TEST(TorchMath, PowNearThePower) {
   for (const float base : {10000.0F, 500000.0F, 1000000.0F}) {
-    for (float y = 0; y < 1.0F; y += 0.0117F) {
+    for (int i = 0; i < 86; ++i) {
+      const float y = 0.0117F * static_cast<float>(i);
       const double exact = std::pow(static_cast<double>(base), static_cast<double>(y));
       EXPECT_LE(std::fabs(PowSleefU10(base, y) - exact), 0x1p-23 * exact) << base << " " << y;
     }
@@ -75,7 +77,7 @@ TEST(TorchMath, CosAndSinAreCorrectlyRounded) {
     EXPECT_BITS_EQ({cos, sin}, {CosRounded(x), SinRounded(x)}) << x;
   };
   for (int i = 0; i < 20000; ++i) check(static_cast<float>(i) * 0.7317F);
-  for (float x = 1e-30F; x < 1e7F; x *= 1.37F) check(x);
+  for (int i = 0; i < 260; ++i) check(1e-30F * std::pow(1.38F, static_cast<float>(i)));
   check(0.0F);
   check(16777215.0F);
 }

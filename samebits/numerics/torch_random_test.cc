@@ -67,6 +67,12 @@ TEST(TorchMultinomial, TheShortcutChangesNothing) {
     }
     p[0] = round % 3 ? 0.5F : 0x1p-149F;
     ASSERT_EQ(TorchMultinomial(p, u), Slow(p, u)) << round;
+    // So small that q = u to the last bit, and quotients a few bits apart.
+    for (size_t i = 0; i < p.size(); ++i) {
+      p[i] = 1 + static_cast<float>(std::floor(generator.Uniform() * 5)) * 0x1p-23F;
+      u[i] = 0x1p-40 * (1 + std::floor(generator.Uniform() * 5) * 0x1p-24);
+    }
+    ASSERT_EQ(TorchMultinomial(p, u), Slow(p, u)) << round;
   }
 }
 

@@ -13,15 +13,14 @@ namespace samebits {
 namespace {
 
 std::vector<IndexedValue> Pairs(const std::vector<float>& values) {
-  std::vector<IndexedValue> pairs;
-  for (size_t i = 0; i < values.size(); ++i) {
-    pairs.push_back({values[i], static_cast<int32_t>(i)});
-  }
+  std::vector<IndexedValue> pairs(values.size());
+  for (size_t i = 0; i < values.size(); ++i) pairs[i] = {values[i], static_cast<int32_t>(i)};
   return pairs;
 }
 
 std::vector<int32_t> Indices(const std::vector<IndexedValue>& pairs) {
   std::vector<int32_t> indices;
+  indices.reserve(pairs.size());
   for (const IndexedValue& pair : pairs) indices.push_back(pair.index);
   return indices;
 }

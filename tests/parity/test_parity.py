@@ -71,7 +71,7 @@ def test_padded_batch(
     dtype: str, folders: dict[str, Path], samebits_program: Any, tmp_path: Path
 ) -> None:
     counts = parity.Counts()
-    one = bench(samebits_program, folders["qwen2-256"], dtype, 2, tmp_path)
+    one = bench(samebits_program, folders["qwen2-896-tied"], dtype, 2, tmp_path)
     parity.padded_batch(one, counts, [9, 5, 3], 3, BOTH)
     judge(counts)
 
