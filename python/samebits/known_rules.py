@@ -114,13 +114,28 @@ FEW_ROWS_RULE = SumRule(
 FOURS_RULE = _one(_FOURS, "first")
 
 
-def sdpa_score_rules(dtype: str) -> list[SumRule]:
-    """For one block of q k^T inside the fused attention kernel."""
+def _column_rule(rows: int) -> SumRule:
+    """MKL's matrix-vector product where there is one output a row: the matrix is x."""
+    complete = rows // 4 * 4
+    by_row, by_w = Peel(of="x", row=3, least=1), Peel(of="w", row=0, least=1)
+    classes = [OrderClass(_dot(1, 1, by_row), row_end=complete)] if complete else []
+    for at in range(complete, rows):
+        order = _dot(2, 1 if at - complete == 1 else 2, by_w)
+        classes.append(OrderClass(order, row_begin=at, row_end=at + 1))
+    return SumRule(tuple(classes), "first")
+
+
+def sdpa_score_rules(dtype: str, rows: int, keys: int) -> list[SumRule]:
+    """For one block of q k^T inside the fused attention kernel, the likeliest first."""
+    few = rows > 1 and (rows <= 3 or keys <= 11)
     if dtype == "float32":
-        return [ROW_RULE, SMALL_RULE, BLOCKED_RULE]
+        column = [_column_rule(rows)] if rows > 1 and keys == 1 else []
+        likely = [SMALL_RULE] if few else [ROW_RULE] if rows == 1 else [BLOCKED_RULE]
+        return [*column, *likely, ROW_RULE, SMALL_RULE, BLOCKED_RULE]
     if dtype == "float16":
         return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
-    return [SSE_RULE, SMALL_RULE, BLOCKED_RULE]
+    likely = [SMALL_RULE] if few and keys > 1 else []
+    return [*likely, SSE_RULE, SMALL_RULE, BLOCKED_RULE]
 
 
 def sdpa_context_rules(dtype: str) -> list[SumRule]:

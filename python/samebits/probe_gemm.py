@@ -284,7 +284,7 @@ def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -
 
 
 def _eager_work(load: Workload, rows: int, past: int) -> float:
-    return 40.0 * load.head_dim * rows * (rows + past) + 2e6
+    return 40.0 * load.head_dim * rows * (rows + past) + 5e8
 
 
 class _Library:
@@ -400,9 +400,8 @@ def _probe_sdpa(load: Workload, dtype: str, threads: int, progress: Progress) ->
     scores = [_FusedScores(load, dtype, library, exact) for exact in kinds]
     for rows, keys in load.blocks():
         checks = [one.check(rows, keys) for one in scores]
-        known = known_rules.sdpa_score_rules(dtype)
-        likely = [known_rules.SMALL_RULE] if rows > 1 and (rows <= 3 or keys <= 11) else []
-        yield Entry("sdpa_scores", keys_of, rows, keys, prove([*likely, *known], checks))
+        known = known_rules.sdpa_score_rules(dtype, rows, keys)
+        yield Entry("sdpa_scores", keys_of, rows, keys, prove(known, checks))
         known = known_rules.sdpa_context_rules(dtype)
         likely = [known_rules.BLOCKED_RULE] if rows > 3 else []
         for accumulate in (False, True):
@@ -417,7 +416,7 @@ def _probe_sdpa(load: Workload, dtype: str, threads: int, progress: Progress) ->
 
 
 def _sdpa_work(load: Workload, rows: int, keys: int) -> float:
-    return 4.0 * load.head_dim * rows * keys + 2e6
+    return 4.0 * load.head_dim * rows * keys + 2e8
 
 
 def work(load: Workload) -> float:

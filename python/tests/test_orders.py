@@ -96,7 +96,7 @@ def _rules() -> list[SumRule]:
         for rows in (1, 3, 5):
             found += known_rules.product_rules(dtype, rows, 2)
             found += known_rules.context_rules(dtype, rows, 2)
-        found += known_rules.sdpa_score_rules(dtype) + known_rules.sdpa_context_rules(dtype)
+        found += known_rules.sdpa_score_rules(dtype, 6, 11) + known_rules.sdpa_context_rules(dtype)
     return list(dict.fromkeys(found))
 
 

@@ -156,7 +156,8 @@ class Region {
 
 void TailOf(Region& region, const float* w, int64_t w_stride, int64_t outs, int64_t begin,
             int64_t end, ProductKind kind, float* sums) {
-  TailTileAvx2({.x = &region.x()[begin],
+  if (begin == end) return;
+  TailTileAvx2({.x = region.x().data() + begin,
                 .w = w + begin,
                 .sums = sums,
                 .x_stride = region.size(),

@@ -80,7 +80,9 @@ std::vector<std::vector<int32_t>> ReadGroup(const Json& json, const std::string&
   for (const Json& step : steps) {
     std::vector<int32_t>& postfix = group.emplace_back();
     AppendStep(step, postfix, place);
-    if (postfix.size() > 2 * kMaxGroup) break;  // said below
+    if (postfix.size() >= 2 * kMaxGroup) {
+      Fail(ErrorCode::kBadInput, "{}: 'group': expected at most {} elements", place, kMaxGroup);
+    }
     std::copy_if(postfix.begin(), postfix.end(), std::back_inserter(elements),
                  [](int32_t item) { return item != kJoin; });
   }

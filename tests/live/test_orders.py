@@ -41,7 +41,7 @@ def replay_products(samebits_program: Any) -> Run:
 def _rules(dtype: str) -> list[SumRule]:
     rules = [rule for rows in (1, 5) for rule in known_rules.product_rules(dtype, rows, 2)]
     rules += known_rules.context_rules(dtype, 5, 2)
-    rules += known_rules.sdpa_score_rules(dtype) + known_rules.sdpa_context_rules(dtype)
+    rules += known_rules.sdpa_score_rules(dtype, 6, 11) + known_rules.sdpa_context_rules(dtype)
     # A joined pair of halves, each a chain.
     postfix: list[int] = []
     for begin, end in ((0, SIZE // 2), (SIZE // 2, SIZE)):
