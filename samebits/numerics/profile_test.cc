@@ -215,7 +215,8 @@ TEST(Profile, RefusesWhatIsMissing) {
   }
   for (const auto& [section, number] :
        {std::pair("linear", 0), std::pair("scores", 1), std::pair("sdpa_context", 1)}) {
-    for (const auto& [key, value] : Good()[section][number].items()) {
+    const Json entry = Good()[section][number];
+    for (const auto& [key, value] : entry.items()) {
       Json json = Good();
       json[section][number].erase(key);
       EXPECT_THAT(Refusal(json), HasSubstr(fmt::format("{}[{}]: ", section, number)));

@@ -109,7 +109,8 @@ TEST(TorchFunctions, BadFieldsAreNamed) {
     EXPECT_THAT(Refusal(json), testing::HasSubstr(bad.message)) << bad.pointer;
   }
   for (const auto* key : {"sum", "softmax", "silu", "sdpa"}) {
-    for (const auto& [field, value] : Good()[key].items()) {
+    const Json whole = Good()[key];
+    for (const auto& [field, value] : whole.items()) {
       Json json = Good();
       json[key].erase(field);
       EXPECT_THAT(Refusal(json), testing::HasSubstr(field)) << key << "." << field;
