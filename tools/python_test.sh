@@ -10,4 +10,4 @@ export SAMEBITS="${SAMEBITS:-$PWD/build/release/samebits}" SMOLLM2="${SMOLLM2:-$
 export JAX_PLATFORMS=cpu HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 python tools/get_smollm2.py "$SMOLLM2"
 # -rs: every skip with its reason, above the closing line.
-exec python -m pytest -q -rs -p no:cacheprovider python/tests tests/planted tests/live "$@"
+exec python -m pytest -q -rs -p no:cacheprovider python/tests tests/planted tests/live tests/parity "$@"

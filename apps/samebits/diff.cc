@@ -1,116 +1,100 @@
-// samebits diff: two traces, node by node.
+// samebits diff: two traces, node by node, or two checkpoints, tensor by tensor.
+#include "apps/samebits/diff.h"
+
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "apps/samebits/commands.h"
 #include "samebits/base/error.h"
-#include "samebits/base/json.h"
-#include "samebits/compare/traces.h"
+#include "samebits/checkpoint/hub_cache.h"
 
 namespace samebits {
 namespace {
 
-struct DiffOptions {
-  std::string a, b;
-  std::string only;  // part of a node's name; what is listed, not what is compared
-  bool json = false, all = false;
-};
-
-// JSON has no infinities: they become the string "inf".
-Json Number(double value) {
-  if (std::isfinite(value)) return value;
-  return std::isnan(value) ? "nan" : "inf";
+bool IsFolder(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(path, ignored);
 }
 
-Json ToJson(const TraceDifference& d) {
-  Json nodes = Json::array();
-  for (const NodeDifference& node : d.nodes) {
-    const Metrics& m = node.metrics;
-    Json one = {{"name", node.name},
-                {"elements", m.elements},
-                {"differing", m.differing},
-                {"max_abs", Number(m.max_abs)},
-                {"max_rel", Number(m.max_rel)},
-                {"max_ulp", Number(m.max_ulp)},
-                {"cosine", Number(m.cosine)},
-                {"first", m.first}};
-    if (!m.not_comparable.empty()) one["not_comparable"] = m.not_comparable;
-    nodes.push_back(one);
-  }
-  return {{"same", d.same()},   {"first_difference", d.first},      {"only_a", d.only_a},
-          {"only_b", d.only_b}, {"inputs_differ", d.inputs_differ}, {"nodes", nodes}};
+bool IsTrace(const std::string& path) {
+  if (IsFolder(path)) return false;
+  const SafetensorsFile file = SafetensorsFile::Open(path);
+  const auto found = file.metadata().find("format");
+  return found != file.metadata().end() && found->second.starts_with("samebits-trace");
 }
 
-// A name can be anything: no control characters on a terminal, no column of megabytes.
-std::string Shown(const std::string& name) {
-  const std::string quoted = Excerpt(Json(name));
-  return quoted.size() == name.size() + 2 ? name : quoted;
-}
-
-void Print(const TraceDifference& d, const DiffOptions& options) {
-  const auto listed = [&options](const NodeDifference& node) {
-    return (options.all || !node.metrics.same()) &&
-           node.name.find(options.only) != std::string::npos;
-  };
-  size_t width = 4;
-  int64_t same = 0, values = 0, differing = 0;
-  for (const NodeDifference& node : d.nodes) {
-    values += node.metrics.elements;
-    differing += node.metrics.differing;
-    same += node.metrics.same() ? 1 : 0;
-    if (listed(node)) width = std::max(width, Shown(node.name).size());
+int RunDiff(DiffOptions options) {
+  for (std::string* path : {&options.a, &options.b}) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(*path, ignored)) *path = ResolveModel(*path);
   }
-  if (std::any_of(d.nodes.begin(), d.nodes.end(), listed)) {
-    fmt::print("{:<{}}  {:>21}  {:>9}  {:>9}  {:>9}  {:>9}\n", "node", width, "differing",
-               "max abs", "max rel", "max ulp", "1-cosine");
+  const bool trace_a = IsTrace(options.a), trace_b = IsTrace(options.b);
+  if (trace_a != trace_b) {
+    Fail(ErrorCode::kBadInput,
+         "{} is a trace, {} is none; diff compares two traces or two "
+         "checkpoints",
+         trace_a ? options.a : options.b, trace_a ? options.b : options.a);
   }
-  for (const NodeDifference& node : d.nodes) {
-    const Metrics& m = node.metrics;
-    if (!listed(node)) continue;
-    if (!m.not_comparable.empty()) {
-      fmt::print("{:<{}}  {}\n", Shown(node.name), width, m.not_comparable);
-      continue;
-    }
-    fmt::print("{:<{}}  {:>9} of {:>8}  {:>9.3g}  {:>9.3g}  {:>9.4g}  {:>9.2g}\n", Shown(node.name),
-               width, m.differing, m.elements, m.max_abs, m.max_rel, m.max_ulp, 1 - m.cosine);
-  }
-  for (const std::string& name : d.only_a) fmt::print("only in the first:  {}\n", Shown(name));
-  for (const std::string& name : d.only_b) fmt::print("only in the second: {}\n", Shown(name));
-  if (d.inputs_differ) fmt::print("input_ids or positions differ\n");
-  fmt::print("{} of {} nodes have the same bits; {} of {} values differ\n", same, d.nodes.size(),
-             differing, values);
-  if (!d.first.empty()) fmt::print("first difference: {}\n", Shown(d.first));
-}
-
-int RunDiff(const DiffOptions& options) {
-  const Trace a = Trace::Open(options.a), b = Trace::Open(options.b);
-  const TraceDifference difference = CompareTraces(a, b);
-  if (difference.nodes.empty()) {
-    Fail(ErrorCode::kBadInput, "{} and {} have no tensor name in common", options.a, options.b);
-  }
-  if (options.json) {
-    fmt::print("{}\n", ToJson(difference).dump(2));
-  } else {
-    Print(difference, options);
-  }
-  return difference.same() ? 0 : 1;
+  return trace_a ? DiffTraces(options) : DiffCheckpoints(options);
 }
 
 }  // namespace
 
+Json NumberJson(double value) {
+  if (std::isfinite(value)) return value;
+  if (std::isnan(value)) return "nan";
+  return value > 0 ? "inf" : "-inf";
+}
+
+Json PairJson(Difference difference, DType dtype_a, DType dtype_b, const Shape& shape_a,
+              const Shape& shape_b, const Metrics& m) {
+  Json pair = {{"difference", DifferenceName(difference)},
+               {"dtype", {DTypeName(dtype_a), DTypeName(dtype_b)}},
+               {"shape", {shape_a, shape_b}},
+               {"elements", m.elements},
+               {"differing", m.differing},
+               {"nan_mismatch", m.nan_mismatch},
+               {"max_abs", NumberJson(m.max_abs)},
+               {"max_rel", NumberJson(m.max_rel)},
+               {"max_ulp", NumberJson(m.max_ulp)},
+               {"rms", NumberJson(m.rms)},
+               {"cosine", NumberJson(m.cosine)},
+               {"first", m.first}};
+  if (!m.not_comparable.empty()) pair["not_comparable"] = m.not_comparable;
+  return pair;
+}
+
+std::string ShownName(const std::string& name) {
+  const std::string quoted = Excerpt(Json(name));
+  return quoted.size() == name.size() + 2 ? name : quoted;
+}
+
+std::string ShownPair(DType dtype_a, DType dtype_b, const Shape& shape_a, const Shape& shape_b) {
+  std::string first = fmt::format("{} {}", DTypeName(dtype_a), ShapeToString(shape_a));
+  if (dtype_a == dtype_b && shape_a == shape_b) return first;
+  return fmt::format("{} against {} {}", first, DTypeName(dtype_b), ShapeToString(shape_b));
+}
+
 void RegisterDiff(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<DiffOptions>();
-  CLI::App* command = app.add_subcommand("diff", "compare two traces, node by node");
+  CLI::App* command =
+      app.add_subcommand("diff", "compare two traces, node by node, or two checkpoints");
   command->footer(
       "Example: samebits diff torch.safetensors mine.safetensors\n"
+      "         samebits diff models/nano ported/checkpoint\n"
       "Exit code: 0 same bits, 1 different, 2 error.");
-  command->add_option("A", options->a, "a trace")->required();
-  command->add_option("B", options->b, "another trace")->required();
-  command->add_option("--only", options->only, "list only nodes whose name contains this text");
-  command->add_flag("--json", options->json, "print JSON");
-  command->add_flag("--all", options->all, "list equal nodes, too");
+  command->add_option("A", options->a, "a trace, or a checkpoint: folder, .safetensors or hub id")
+      ->required();
+  command->add_option("B", options->b, "another one")->required();
+  command->add_option("--only", options->only, "list only what has this text in its name");
+  command
+      ->add_option("--head-dim", options->head_dim,
+                   "rows of a head, to recognise heads in other places (default: config.json's)")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_flag("--json", options->json, "print JSON (docs/diff-json.md)");
+  command->add_flag("--all", options->all, "list what is equal, too");
   command->callback([options, &exit_code] { exit_code = RunDiff(*options); });
 }
 

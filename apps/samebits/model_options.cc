@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "samebits/base/error.h"
+#include "samebits/kernels/thread_pool.h"
 
 namespace samebits {
 

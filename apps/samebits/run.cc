@@ -8,6 +8,7 @@
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
+#include "apps/samebits/profile_options.h"
 #include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
 #include "apps/samebits/sampling_options.h"
@@ -23,6 +24,7 @@ struct RunOptions {
   ModelOptions model;
   PromptOptions prompt;
   SamplingArguments sampling;
+  ProfileOptions profile;
   int64_t top_logprobs = 5;
   bool json = false;
 };
@@ -83,22 +85,25 @@ struct Opened {
 void PrintJson(const Prompt& prompt, const Generation& answer, const Tokenizer* tokenizer,
                const GenerationOptions& options, const Opened& opened) {
   const auto prompt_tokens = static_cast<int64_t>(prompt.ids.size());
-  const Json json = {{"prompt_ids", prompt.ids},
-                     {"prompt", prompt.text.empty() ? Json(nullptr) : Json(prompt.text)},
-                     {"ids", answer.ids},
-                     {"text", tokenizer != nullptr ? Json(answer.text) : Json(nullptr)},
-                     {"logprobs", LogProbsJson(answer, tokenizer)},
-                     {"stop_reason", StopReasonName(answer.stop_reason)},
-                     {"dtype", ModelDTypeName(opened.how.dtype)},
-                     {"sampling", SamplingJson(options)},
-                     {"timings",
-                      {{"cpu", IsaName(opened.how.isa)},
-                       {"threads", opened.how.threads},
-                       {"load_s", opened.load_s},
-                       {"prefill_s", answer.prefill_s},
-                       {"prefill_tokens_per_s", PerSecond(prompt_tokens, answer.prefill_s)},
-                       {"decode_s", answer.decode_s},
-                       {"decode_tokens_per_s", PerSecond(answer.decode_steps, answer.decode_s)}}}};
+  const Json json = {
+      {"prompt_ids", prompt.ids},
+      {"prompt", prompt.text.empty() ? Json(nullptr) : Json(prompt.text)},
+      {"ids", answer.ids},
+      {"text", tokenizer != nullptr ? Json(answer.text) : Json(nullptr)},
+      {"logprobs", LogProbsJson(answer, tokenizer)},
+      {"stop_reason", StopReasonName(answer.stop_reason)},
+      {"dtype", ModelDTypeName(opened.how.dtype)},
+      {"profile",
+       opened.how.replay == nullptr ? Json(nullptr) : Json(opened.how.replay->profile().digest())},
+      {"sampling", SamplingJson(options)},
+      {"timings",
+       {{"cpu", IsaName(opened.how.isa)},
+        {"threads", opened.how.threads},
+        {"load_s", opened.load_s},
+        {"prefill_s", answer.prefill_s},
+        {"prefill_tokens_per_s", PerSecond(prompt_tokens, answer.prefill_s)},
+        {"decode_s", answer.decode_s},
+        {"decode_tokens_per_s", PerSecond(answer.decode_steps, answer.decode_s)}}}};
   fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 
@@ -108,13 +113,18 @@ void Run(const RunOptions& options) {
   const Checkpoint checkpoint = Checkpoint::Open(folder);
   const ModelConfig& config = checkpoint.config();
   const Graph graph = BuildGraph(config);
-  const RuntimeOptions how = ChosenRuntime(options.model, config);
+  RuntimeOptions how = ChosenRuntime(options.model, config);
+  how.replay = OpenReplay(options.profile);
   std::optional<Tokenizer> opened;
   const Prompt prompt = ReadPrompt(options.prompt, folder, config, opened);
   OpenOptional(folder, opened);
   const Tokenizer* tokenizer = opened ? &*opened : nullptr;
   GenerationOptions how_to_answer = ChosenGeneration(options.sampling, folder, config, tokenizer);
   how_to_answer.chunk = options.model.chunk;
+  if (how.replay != nullptr) {  // one forward pass of the whole prompt, as generate does
+    how_to_answer.chunk = static_cast<int64_t>(prompt.ids.size());
+    how_to_answer.torch_softmax = how.replay->Softmax();
+  }
   if (options.json) how_to_answer.top_log_probs = options.top_logprobs;
   Runtime runtime(graph, checkpoint, how);
   Sequence sequence = runtime.NewSequence();
@@ -157,6 +167,7 @@ void RegisterRun(CLI::App& app, int&) {
   AddModelOptions(*command, options->model);
   AddPromptOptions(*command, options->prompt);
   AddSamplingOptions(*command, options->sampling);
+  AddProfileOptions(*command, options->profile);
   command->add_flag("--json", options->json,
                     "one object with ids, text and log-probs; only `timings` differs between runs");
   command

@@ -6,9 +6,12 @@
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
+#include "apps/samebits/profile_options.h"
 #include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
+#include "apps/samebits/trace_like.h"
 #include "samebits/base/error.h"
+#include "samebits/checkpoint/digest.h"
 #include "samebits/checkpoint/hub_cache.h"
 #include "samebits/engine/trace_recorder.h"
 
@@ -20,6 +23,8 @@ struct TraceOptions {
   PromptOptions prompt;
   std::string output;
   std::vector<std::string> nodes;
+  std::string like;
+  ProfileOptions profile;
 };
 
 // Names of tensors that match one of the patterns; without patterns all do. Throws when a pattern
@@ -47,34 +52,122 @@ std::vector<std::string> Chosen(const Graph& graph, const std::vector<std::strin
   return chosen;
 }
 
+// How a trace is made: whole, or in the chunks of another.
+struct Plan {
+  std::vector<int64_t> ids, positions;  // [B, T]; no positions: counted
+  int64_t batch = 0;
+  std::vector<int64_t> chunks, padding;
+  std::vector<std::string> names;
+  std::map<std::string, std::string> metadata;
+
+  int64_t sequences() const { return std::max<int64_t>(1, batch); }
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()) / sequences(); }
+};
+
+Plan PlanPrompt(const TraceOptions& options, const std::string& folder, const Graph& graph,
+                const RuntimeOptions& how) {
+  Plan plan;
+  plan.names = Chosen(graph, options.nodes);
+  std::optional<Tokenizer> tokenizer;
+  const Prompt prompt = ReadPrompt(options.prompt, folder, graph.config, tokenizer);
+  plan.ids = prompt.ids;
+  plan.metadata = TraceMetadata(how.dtype, prompt.ids);
+  if (!prompt.text.empty()) plan.metadata["prompt"] = prompt.text;
+  plan.padding = {0};
+  if (how.replay != nullptr && how.replay->attention() == AttentionKind::kSdpa) {
+    plan.metadata["attention"] = "sdpa";  // whose kernel has no scores and no probs
+    std::erase_if(plan.names, [](const std::string& name) {
+      return name.ends_with(".scores") || name.ends_with(".probs");
+    });
+  }
+  // The bits of `canonical` do not depend on the chunks, those of a replay do.
+  const int64_t whole = how.replay != nullptr ? plan.tokens() : options.model.chunk;
+  for (int64_t left = plan.tokens(); left > 0; left -= plan.chunks.back()) {
+    plan.chunks.push_back(std::min(left, whole));
+  }
+  return plan;
+}
+
+Plan PlanLike(const LikeRun& like) {
+  Plan plan;
+  plan.names = like.names;
+  plan.ids = like.info.input_ids;
+  plan.positions = like.info.positions;
+  plan.batch = like.info.batch;
+  plan.chunks = like.info.chunks;
+  plan.padding = like.padding;
+  plan.metadata = LikeMetadata(like);
+  return plan;
+}
+
+void Execute(Runtime& runtime, const Plan& plan, TraceRecorder& recorder) {
+  const int64_t tokens = plan.tokens();
+  std::vector<Sequence> sequences;
+  for (int64_t i = 0; i < plan.sequences(); ++i) {
+    sequences.push_back(runtime.NewSequence());
+    sequences.back().SetPadding(plan.padding[static_cast<size_t>(i)]);
+    sequences.back().Plan(plan.chunks.front());
+  }
+  ProgressLine progress;
+  int64_t at = 0;
+  for (int64_t count : plan.chunks) {
+    if (tokens > 512) progress.Show(at, tokens, "tokens");
+    std::vector<Part> parts;
+    for (int64_t i = 0; i < plan.sequences(); ++i) {
+      const auto place = static_cast<size_t>(i * tokens + at), n = static_cast<size_t>(count);
+      Part part{&sequences[static_cast<size_t>(i)], std::span(plan.ids).subspan(place, n),
+                recorder.sequence(i)};
+      if (!plan.positions.empty()) part.positions = std::span(plan.positions).subspan(place, n);
+      parts.push_back(part);
+    }
+    runtime.Forward(parts);
+    at += count;
+  }
+  progress.Clear();
+}
+
 void RunTrace(const TraceOptions& options) {
   const std::string folder = ResolveModel(options.model.model);
   const Checkpoint checkpoint = Checkpoint::Open(folder);
   const Graph graph = BuildGraph(checkpoint.config());
-  const std::vector<std::string> chosen = Chosen(graph, options.nodes);
-  const RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
-  std::optional<Tokenizer> tokenizer;
-  const Prompt prompt = ReadPrompt(options.prompt, folder, checkpoint.config(), tokenizer);
+  const std::string digest = CheckpointDigest(checkpoint);
+  RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
+  Plan plan;
+  if (options.like.empty()) {
+    how.replay = OpenReplay(options.profile);
+    plan = PlanPrompt(options, folder, graph, how);
+  } else {
+    const LikeRun like = ReadLike(options.like, graph, digest);
+    if (!options.model.dtype.empty() && how.dtype != like.info.dtype) {
+      Fail(ErrorCode::kUsage, "--dtype {}: {} was made in {}", options.model.dtype, options.like,
+           ModelDTypeName(like.info.dtype));
+    }
+    how.dtype = like.info.dtype;
+    if (options.profile.path.empty()) {
+      CheckCanonical(like, options.like);
+    } else {
+      CheckReplayable(like, options.like);
+    }
+    ProfileOptions profile = options.profile;
+    profile.attention = like.attention();
+    how.replay = OpenReplay(profile, &like.info.metadata, options.like);
+    plan = PlanLike(like);
+  }
+  plan.metadata["framework_version"] = SAMEBITS_VERSION;
+  plan.metadata["cpu"] = IsaName(how.isa);
+  plan.metadata["threads"] = fmt::format("{}", how.threads);
+  plan.metadata["checkpoint_digest"] = digest;
+  if (how.replay != nullptr) plan.metadata["profile"] = how.replay->profile().digest();
   Runtime runtime(graph, checkpoint, how);
-  std::map<std::string, std::string> metadata = {{"framework_version", SAMEBITS_VERSION},
-                                                 {"cpu", std::string(IsaName(how.isa))},
-                                                 {"threads", fmt::format("{}", how.threads)}};
-  if (!prompt.text.empty()) metadata["prompt"] = prompt.text;
-  TraceRecorder recorder(options.output, graph, how.dtype, prompt.ids, metadata, chosen);
+  TraceRecorder recorder(options.output, graph, how.dtype, {plan.batch, plan.tokens()},
+                         plan.metadata, plan.names);
   ProgressLine progress;
   PageIn(checkpoint, progress);
-  Sequence sequence = runtime.NewSequence();
-  const auto total = static_cast<int64_t>(prompt.ids.size());
-  sequence.Plan(total);
-  for (int64_t at = 0; at < total; at += options.model.chunk) {
-    if (total > options.model.chunk) progress.Show(at, total, "tokens of the prompt");
-    const int64_t count = std::min(options.model.chunk, total - at);
-    runtime.Forward(sequence, std::span(prompt.ids).subspan(at, count), &recorder);
-  }
   progress.Clear();
+  Execute(runtime, plan, recorder);
   recorder.Finish();
-  fmt::print(stderr, "{}: {} tokens, {} tensors, {}\n", options.output, total, chosen.size(),
-             ModelDTypeName(how.dtype));
+  fmt::print(stderr, "{}: {} tokens, {} tensors, {}\n", options.output, plan.tokens(),
+             plan.names.size(), ModelDTypeName(how.dtype));
 }
 
 }  // namespace
@@ -91,6 +184,14 @@ void RegisterTrace(CLI::App& app, int&) {
                    "only tensors with such names: 'model.layers.0.*', '*.q_proj', lm_head; can "
                    "be given more than once")
       ->allow_extra_args(false);
+  CLI::Option* like = command->add_option(
+      "--like", options->like,
+      "another trace: the same ids, positions, chunks, dtype and tensors; none of its values");
+  for (const char* other : {"PROMPT", "--ids", "--chat", "--system", "--raw", "--nodes"}) {
+    like->excludes(command->get_option(other));
+  }
+  AddProfileOptions(*command, options->profile);
+  like->excludes(command->get_option("--attention"));
   command->callback([options] { RunTrace(*options); });
 }
 

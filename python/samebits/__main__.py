@@ -1,72 +1,42 @@
-"""python -m samebits capture: records a transformers model as a trace."""
+"""python -m samebits: traces and profiles of transformers models.
+
+One module a subcommand, cli_NAME.py. It has register(subparsers), which adds the parser and sets
+its default `run`, a function from the parsed arguments to the exit code. Modules are imported at
+every start, so they import torch only inside run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 
-from samebits import __version__
-from samebits.trace import DTYPES
+from samebits import __version__, cli_capture, cli_probe
 
-
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(item) for item in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected ids such as 1,2,3, found {text!r}") from None
+_SUBCOMMANDS = (cli_capture, cli_probe)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m samebits", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m samebits", description="Traces and profiles of transformers models."
+    )
     parser.add_argument("--version", action="version", version=f"samebits {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    capture = commands.add_parser("capture", help="record transformers' eager attention run")
-    capture.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder")
-    capture.add_argument("--ids", required=True, type=_ids, help="token ids of the prompt: 1,2,3")
-    capture.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    capture.add_argument("--threads", type=int, help="torch threads (default: torch's choice)")
-    capture.add_argument("-o", "--out", required=True, metavar="FILE", help="trace to write")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for subcommand in _SUBCOMMANDS:
+        subcommand.register(subparsers)
     return parser
 
 
-def _capture(arguments: argparse.Namespace) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from samebits.torch_capture import capture
-
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    model = AutoModelForCausalLM.from_pretrained(
-        arguments.model,
-        dtype=getattr(torch, arguments.dtype),
-        attn_implementation="eager",
-        local_files_only=True,
-    )
-    if max(arguments.ids) >= model.config.vocab_size:
-        raise ValueError(
-            f"--ids: {max(arguments.ids)} is not below vocab_size {model.config.vocab_size}"
-        )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        capture(model, arguments.ids, arguments.out)
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
-    print(f"{arguments.out}: {len(arguments.ids)} tokens recorded", file=sys.stderr)
-
-
-def main() -> int:
-    arguments = _parser().parse_args()
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
     try:
-        _capture(arguments)
+        code: int = arguments.run(arguments)
     except ModuleNotFoundError as error:
         print(f"error: {error}; install samebits[torch]", file=sys.stderr)
         return 2
     except (OSError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -52,17 +52,20 @@ def _from_torch(tensor: Any, name: str) -> RawArray:
     if dtype is None:
         raise TypeError(f"{name}: a trace holds float32, bfloat16 or float16, not {tensor.dtype}")
     plain = tensor.detach().cpu().contiguous()
-    # Same bits under an integer type, since numpy has no bfloat16. clone: the framework may reuse
-    # its buffer after we return.
+    # Same bits under an integer type, since numpy has no bfloat16.
     if dtype == "F32":
-        bits = plain.view(torch.int32).clone().numpy().view(np.uint32)
+        bits = plain.view(torch.int32).numpy().view(np.uint32)
     else:
-        bits = plain.view(torch.int16).clone().numpy().view(np.uint16)
+        bits = plain.view(torch.int16).numpy().view(np.uint16)
     return RawArray(dtype, tuple(tensor.shape), bits)
 
 
 def raw_array(array: Any, name: str) -> RawArray:
-    """Copies `array` out of its framework; `name` is for messages only."""
+    """`array` out of its framework; `name` is for messages only.
+
+    The bits may be the framework's own memory, which it may use again: they are valid until the
+    caller returns to it. (A copy of each scores tensor would be felt.)
+    """
     if _is_traced(array):
         raise TypeError(
             f"{name}: tapped inside jax.jit (or grad, vmap, scan), where arrays have no values. "
@@ -78,5 +81,5 @@ def raw_array(array: Any, name: str) -> RawArray:
     if plain.dtype.byteorder == ">":
         plain = plain.astype(plain.dtype.newbyteorder("<"))
     # reshape: ascontiguousarray makes a scalar one-dimensional
-    bits = np.array(plain, order="C", copy=True).reshape(plain.shape).view(unsigned)
+    bits = np.ascontiguousarray(plain).reshape(plain.shape).view(unsigned)
     return RawArray(dtype, plain.shape, bits)

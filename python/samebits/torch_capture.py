@@ -1,151 +1,128 @@
-"""Records a transformers model: eager attention, unmodified modules, one prefill.
+"""Records a transformers model: unmodified modules, a prefill and cached decode steps.
 
-Module outputs come from forward hooks. Inside attention there are no modules: there a recording
-function is entered in transformers' attention registry that does what the models'
-eager_attention_forward does, operation for operation (tests compare the logits bit for bit). Left
-out: sdpa and flash attention (they have no scores), batches, decoding with a cache, architectures
-other than Llama, Mistral, Qwen2 and Qwen3.
+Module outputs come from forward hooks, the inside of attention from samebits.torch_attention. The
+calls of the model are those of `generate` with greedy choice: a cache from the first pass on,
+position_ids counted from each sequence's first token, an attention_mask only where there is
+padding. Unlike there, the logits of all tokens are computed, and nothing stops at an end token.
+Left out: flash and flex attention, static caches, architectures other than Llama, Mistral, Qwen2
+and Qwen3.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from samebits.trace import Recorder, tap
+from samebits.blind_spots import PromptWarning, blind_spots, prompt_warnings
+from samebits.checkpoint import checkpoint_digest
+from samebits.rotary import RotaryRecord
+from samebits.torch_attention import KINDS, watched
+from samebits.trace import Numbers, Recorder
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
-_REGISTRY_NAME = "samebits_recording_eager"
 
 Hook = Callable[..., None]
+Progress = Callable[[int, int], None]
 
 
-def prompt_warnings(input_ids: Sequence[int], dtype: str) -> list[str]:
-    """What a trace of this prompt could not show, whatever the port does wrong."""
-    tokens, found = len(input_ids), []
-    if tokens == 1:
-        found.append(
-            "one token: a softmax over one key is 1 and the rotation by position 0 is none, so "
-            "wrong masks, scales, rotary embeddings and head orders in the scores do not show"
-        )
-    elif tokens < 16:
-        found.append(
-            f"{tokens} tokens: too few for the statistics of small effects; a wrong rope theta or "
-            "scaling shows little. Use at least 16"
-        )
-    if 1 < tokens < 64 and dtype == "bfloat16":
-        found.append(
-            f"{tokens} tokens in bfloat16: a wrong norm eps may stay below one step. Use 64"
-        )
-    return found
+class _Tape:
+    """Appends what a pass computes to the trace's tensors; a single sequence has no batch axis."""
 
+    def __init__(self, recorder: Recorder, batch: int) -> None:
+        self._recorder = recorder
+        self._batch = batch
+        self._axis = 0 if batch == 1 else 1
+        self.seen = 0  # tokens so far, those of the present pass included
 
-def _repeat_kv(states: Any, groups: int) -> Any:
-    batch, heads, tokens, head_dim = states.shape
-    if groups == 1:
-        return states
-    expanded = states[:, :, None, :, :].expand(batch, heads, groups, tokens, head_dim)
-    return expanded.reshape(batch, heads * groups, tokens, head_dim)
+    def _plain(self, tensor: Any) -> Any:
+        return tensor[0] if self._batch == 1 else tensor.expand(self._batch, *tensor.shape[1:])
 
+    def rows(self, name: str, tensor: Any) -> None:
+        """[B, t, ..] of the pass's t tokens."""
+        self._recorder.append(name, self._plain(tensor), self._axis)
 
-def _recording_attention(
-    module: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any,
-    scaling: float,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Any, Any]:
-    """eager_attention_forward with taps. query [1, H, T, D], key and value [1, K, S, D]."""
-    name = f"model.layers.{module.layer_idx}.self_attn"
-    tap(f"{name}.q_rope", query[0].transpose(0, 1))
-    tap(f"{name}.k_rope", key[0].transpose(0, 1))
-    keys = _repeat_kv(key, module.num_key_value_groups)
-    values = _repeat_kv(value, module.num_key_value_groups)
-    scores = torch.matmul(query, keys.transpose(2, 3)) * scaling
-    tap(f"{name}.scores", scores[0])
-    masked = scores if attention_mask is None else scores + attention_mask
-    probs = torch.nn.functional.softmax(masked, dim=-1, dtype=torch.float32).to(query.dtype)
-    tap(f"{name}.probs", probs[0])
-    dropped = torch.nn.functional.dropout(probs, p=dropout, training=module.training)
-    output = torch.matmul(dropped, values).transpose(1, 2).contiguous()
-    tap(f"{name}.context", output[0].flatten(1))
-    return output, probs
-
-
-@contextmanager
-def _attention(config: Any) -> Iterator[None]:
-    """The recording function in place of config's attention."""
-    before = config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS.register(_REGISTRY_NAME, _recording_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(_REGISTRY_NAME, eager_mask)
-    config._attn_implementation = _REGISTRY_NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    def keys(self, name: str, tensor: Any) -> None:
+        """[B, H, t, s] over the last s keys so far (a sliding window drops the earlier ones)."""
+        first = self.seen - tensor.shape[-1]
+        self._recorder.append(name, self._plain(tensor), self._axis + 1, first)
 
 
 def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _output_hook(name: str) -> Hook:
-    def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        tap(name, _first(output)[0])
+class _Hooks:
+    """Forward hooks that leave modules' inputs and outputs on a tape, until the stack unwinds."""
 
-    return hook
+    def __init__(self, tape: _Tape, stack: ExitStack) -> None:
+        self._tape = tape
+        self._stack = stack
 
+    def after(self, module: Any, call: Hook) -> None:
+        self._stack.callback(module.register_forward_hook(call, with_kwargs=True).remove)
 
-def _input_hook(name: str) -> Hook:
-    def hook(_module: Any, inputs: Any) -> None:
-        tap(name, inputs[0][0])
+    def output(self, name: str, module: Any) -> None:
+        def hook(_module: Any, _args: Any, _kwargs: Any, output: Any) -> None:
+            self._tape.rows(name, _first(output))
 
-    return hook
+        self.after(module, hook)
 
+    def input(self, name: str, module: Any) -> None:
+        def hook(_module: Any, args: Any) -> None:
+            self._tape.rows(name, args[0])
 
-def _rotary_hook(_module: Any, _inputs: Any, output: Any) -> None:
-    tap("model.rotary.cos", output[0][0])
-    tap("model.rotary.sin", output[1][0])
+        self._stack.callback(module.register_forward_pre_hook(hook).remove)
 
+    def model(self, model: Any) -> None:
+        self.output("model.embed_tokens", model.model.embed_tokens)
+        for n, layer in enumerate(model.model.layers):
+            name = f"model.layers.{n}"
+            for part in ("input_layernorm", "post_attention_layernorm"):
+                self.output(f"{name}.{part}", getattr(layer, part))
+            for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+                self.output(f"{name}.self_attn.{part}", getattr(layer.self_attn, part))
+            for part in ("q_norm", "k_norm"):  # Qwen3
+                if hasattr(layer.self_attn, part):
+                    self.output(f"{name}.self_attn.{part}", getattr(layer.self_attn, part))
+            for part in ("gate_proj", "up_proj", "down_proj"):
+                self.output(f"{name}.mlp.{part}", getattr(layer.mlp, part))
+            self.output(f"{name}.mlp.act", layer.mlp.act_fn)
+            self.input(f"{name}.mlp.gated", layer.mlp.down_proj)
+            self.input(f"{name}.attn_residual", layer.post_attention_layernorm)
+            self.output(name, layer)
+        self.output("model.norm", model.model.norm)
+        self.output("lm_head", model.lm_head)
 
-def _add_hooks(model: Any, stack: ExitStack) -> None:
-    def after(module: Any, hook: Hook) -> None:
-        stack.callback(module.register_forward_hook(hook).remove)
+    def rotary(self, module: Any, record: RotaryRecord) -> None:
+        def hook(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            self._tape.rows("model.rotary.cos", output[0])
+            self._tape.rows("model.rotary.sin", output[1])
+            record.see(module, kwargs["position_ids"] if len(args) < 2 else args[1], output)
 
-    def before(module: Any, hook: Hook) -> None:
-        stack.callback(module.register_forward_pre_hook(hook).remove)
+        self.after(module, hook)
 
-    after(model.model.embed_tokens, _output_hook("model.embed_tokens"))
-    after(model.model.rotary_emb, _rotary_hook)
-    for n, layer in enumerate(model.model.layers):
-        name = f"model.layers.{n}"
-        for part in ("input_layernorm", "post_attention_layernorm"):
-            after(getattr(layer, part), _output_hook(f"{name}.{part}"))
-        for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            after(getattr(layer.self_attn, part), _output_hook(f"{name}.self_attn.{part}"))
-        for part in ("q_norm", "k_norm"):  # Qwen3
-            if hasattr(layer.self_attn, part):
-                after(getattr(layer.self_attn, part), _output_hook(f"{name}.self_attn.{part}"))
-        for part in ("gate_proj", "up_proj", "down_proj"):
-            after(getattr(layer.mlp, part), _output_hook(f"{name}.mlp.{part}"))
-        after(layer.mlp.act_fn, _output_hook(f"{name}.mlp.act"))
-        before(layer.mlp.down_proj, _input_hook(f"{name}.mlp.gated"))
-        before(layer.post_attention_layernorm, _input_hook(f"{name}.attn_residual"))
-        after(layer, _output_hook(name))
-    after(model.model.norm, _output_hook("model.norm"))
-    after(model.lm_head, _output_hook("lm_head"))
+    def progress(self, model: Any, passes: int, report: Progress) -> None:
+        layers = model.model.layers
+        done = 0
+
+        def hook(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            report(done, passes * len(layers))
+
+        for layer in layers:
+            self.after(layer, hook)
 
 
 def _forget_lengths(rotary: Any) -> None:
@@ -155,46 +132,214 @@ def _forget_lengths(rotary: Any) -> None:
         rotary.max_seq_len_cached = rotary.original_max_seq_len
 
 
-def capture(
-    model: Any, input_ids: Sequence[int], path: str | os.PathLike[str], **metadata: str
-) -> None:
-    """Runs `model` on one prompt (no cache) and writes every node of the trace format to `path`.
+@dataclass
+class _Inputs:
+    """What the model is called with; grows by a column a decode step."""
 
-    The model is as it was afterwards; its attention is eager for this run, whatever it was loaded
-    with. Warns (UserWarning) about prompts that can not show some classes of errors. Raises
-    ValueError for architectures that it does not know. `metadata` is added to the trace's.
-    """
-    config = model.config
+    ids: Any  # [B, T]
+    mask: Any  # [B, T] of 0 and 1, or None: no padding
+    positions: Any  # [B, T]
+
+    @staticmethod
+    def make(config: Any, input_ids: Numbers, attention_mask: Numbers | None) -> _Inputs:
+        ids = _matrix(input_ids, "input_ids")
+        if (bad := ids[(ids < 0) | (ids >= config.vocab_size)]).numel():
+            raise ValueError(
+                f"input_ids: {bad[0].item()} is not from 0 to {config.vocab_size - 1} (vocab_size)"
+            )
+        mask = torch.ones_like(ids)
+        if attention_mask is not None:
+            mask = _matrix(attention_mask, "attention_mask")
+        if mask.shape != ids.shape or not ((mask == 0) | (mask == 1)).all():
+            raise ValueError("attention_mask: expected a 0 or 1 for each of input_ids")
+        if not (mask[:, -1] == 1).all():
+            raise ValueError("attention_mask: the last token must not be masked: pad on the left")
+        # As generate's _prepare_position_ids_for_generation.
+        positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        return _Inputs(ids, None if (mask == 1).all() else mask, positions)
+
+    def add(self, tokens: Any) -> None:
+        """`tokens` [B, 1] follow."""
+        self.ids = torch.cat([self.ids, tokens], dim=-1)
+        self.positions = torch.cat([self.positions, self.positions[:, -1:] + 1], dim=-1)
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, torch.ones_like(tokens)], dim=-1)
+
+
+def _nested(values: Any) -> Any:
+    """[B, T] as the trace's metadata has it: [B][T], or [T] of a single sequence."""
+    rows = values.tolist()
+    return rows[0] if len(rows) == 1 else rows
+
+
+def _matrix(values: Any, what: str) -> Any:
+    """[B, T] integers of a list, of a list of lists, or of an array."""
+    plain = values.tolist() if hasattr(values, "tolist") else values
+    try:
+        matrix = torch.tensor(plain)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{what}: expected [T] or [B][T] integers: {error}") from None
+    if matrix.ndim == 1:
+        matrix = matrix[None]
+    if matrix.ndim != 2 or matrix.numel() == 0 or matrix.is_floating_point():
+        raise ValueError(f"{what}: expected [T] or [B][T] integers, found {list(matrix.shape)}")
+    return matrix.long()
+
+
+def _passes(model: Any, inputs: _Inputs, steps: int, tape: _Tape) -> list[int]:
+    """The prefill and `steps` decode steps; returns the tokens of each pass."""
+    cache = transformers.DynamicCache(config=model.config)
+    named = inspect.signature(model.forward).parameters
+    cache_name = "cache" if "cache" in named else "past_key_values"  # before transformers 5.24
+    chunks = [inputs.ids.shape[1]]
+    while True:
+        new = chunks[-1]
+        tape.seen += new
+        device = model.device
+        mask = {} if inputs.mask is None else {"attention_mask": inputs.mask.to(device)}
+        output = model(
+            input_ids=inputs.ids[:, -new:].clone().to(device),
+            position_ids=inputs.positions[:, -new:].clone().to(device),
+            use_cache=True,
+            **{cache_name: cache},
+            **mask,
+        )
+        if len(chunks) > steps:
+            return chunks
+        inputs.add(output.logits[:, -1].float().argmax(-1, keepdim=True).cpu())
+        chunks.append(1)
+
+
+def _cpu() -> str:
+    """For people: the processor's name, and the instructions that torch chose."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:  # no Linux
+        pass
+    return f"{name}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def weight_alignment(model: Any) -> dict[str, int]:
+    """Where each weight lies, modulo 64; a tied weight under each of its names."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: parameter.data_ptr() % 64 for name, parameter in named}
+
+
+def _origin(model: Any, absent: dict[str, str]) -> dict[str, str]:
+    """What tells a replay which checkpoint this was, and what depends on the process."""
+    found = {}
+    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+        found["weight_alignment"] = json.dumps(weight_alignment(model))
+    else:
+        absent["weight_alignment"] = "the weights are not in the CPU's memory"
+    folder = getattr(model, "name_or_path", "")
+    if not folder or not os.path.isdir(folder):
+        absent["checkpoint_digest"] = "the model was not loaded from a folder"
+        return found
+    try:
+        found["checkpoint_digest"] = checkpoint_digest(folder)
+    except (OSError, ValueError) as error:
+        absent["checkpoint_digest"] = str(error)
+    return found
+
+
+def _run_metadata(
+    config: Any, inputs: _Inputs, chunks: list[int], rotary: RotaryRecord, absent: dict[str, str]
+) -> dict[str, str]:
+    """What is known at the end of a run."""
+    found = {"chunks": json.dumps(chunks)}
+    if inputs.mask is not None:
+        found["attention_mask"] = json.dumps(_nested(inputs.mask))
+    if rotary.problem:
+        absent["rotary"] = rotary.problem
+    else:
+        found["rotary"] = json.dumps(rotary.json(), separators=(",", ":"))
+    blind = blind_spots(config, inputs.ids.tolist(), inputs.mask is not None, chunks)
+    found["blind_spots"] = json.dumps(blind)
+    if absent:
+        found["absent"] = json.dumps(absent)
+    return found
+
+
+def _check_attention(model: Any, recorder: Recorder) -> None:
+    for n in range(len(model.model.layers)):
+        if f"model.layers.{n}.self_attn.context" not in recorder:
+            raise RuntimeError(
+                f"transformers {transformers.__version__} did not ask its attention registry in "
+                f"layer {n}; capture can not look into attention"
+            )
+
+
+def check_model_type(config: Any) -> None:
     if config.model_type not in SUPPORTED:
         raise ValueError(
             f"model_type {config.model_type!r}: capture knows {' and '.join(SUPPORTED)}; "
             "other models can be recorded with samebits.Recorder and samebits.tap"
         )
+
+
+def _check(model: Any, attention: str, steps: int) -> None:
+    check_model_type(model.config)
+    if attention not in KINDS:
+        raise ValueError(f"attention {attention!r}: expected {' or '.join(KINDS)}")
+    if steps < 0:
+        raise ValueError(f"steps {steps}: expected 0 or more")
+
+
+def capture(
+    model: Any,
+    input_ids: Numbers,
+    path: str | os.PathLike[str],
+    *,
+    attention_mask: Numbers | None = None,
+    steps: int = 0,
+    attention: str = "eager",
+    progress: Progress | None = None,
+    **metadata: str,
+) -> list[int] | list[list[int]]:
+    """samebits.capture: see there."""
+    _check(model, attention, steps)
+    inputs = _Inputs.make(model.config, input_ids, attention_mask)
     dtype = str(model.dtype).removeprefix("torch.")
-    for text in prompt_warnings(input_ids, dtype):
-        warnings.warn(text, stacklevel=2)
-    ids = torch.tensor([list(input_ids)], dtype=torch.long, device=model.device)
-    was_training = model.training
+    longest = int(inputs.positions.max()) + 1
+    for text in prompt_warnings(longest, dtype):
+        warnings.warn(text, PromptWarning, stacklevel=3)
+    absent: dict[str, str] = {}
+    if attention == "sdpa":
+        for part in ("scores", "probs"):
+            absent[f"model.layers.N.self_attn.{part}"] = "inside of sdpa's fused kernel"
+    rotary = RotaryRecord()
     with ExitStack() as stack:
-        stack.callback(model.train, was_training)
+        stack.callback(model.train, model.training)
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_attention(config))
-        stack.enter_context(
+        recorder = stack.enter_context(
             Recorder(
                 path,
-                input_ids=input_ids,
+                input_ids=_nested(inputs.ids),
                 dtype=dtype,
                 framework="torch",
                 framework_version=f"{torch.__version__}, transformers {transformers.__version__}",
-                attention="eager",
-                metadata={
-                    "threads": str(torch.get_num_threads()),
-                    "cpu": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-                    **metadata,
-                },
+                attention=attention,
+                metadata={"threads": str(torch.get_num_threads()), "cpu": _cpu(), **metadata},
             )
         )
-        _add_hooks(model, stack)
+        tape = _Tape(recorder, inputs.ids.shape[0])
+        stack.enter_context(watched(model.config, attention, tape))
+        hooks = _Hooks(tape, stack)
+        hooks.model(model)
+        hooks.rotary(model.model.rotary_emb, rotary)
+        if progress is not None:
+            hooks.progress(model, steps + 1, progress)
         _forget_lengths(model.model.rotary_emb)
         model.eval()
-        model(ids, use_cache=False)
+        chunks = _passes(model, inputs, steps, tape)
+        _check_attention(model, recorder)
+        recorder.set_inputs(_nested(inputs.ids), _nested(inputs.positions))
+        recorder.annotate(_origin(model, absent))
+        recorder.annotate(_run_metadata(model.config, inputs, chunks, rotary, absent))
+    ids: list[int] | list[list[int]] = _nested(inputs.ids)
+    return ids

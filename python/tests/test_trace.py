@@ -130,11 +130,66 @@ def test_a_failed_block_keeps_the_older_trace(options: Options) -> None:
     assert options["path"].read_bytes() == before
 
 
+def test_pieces(options: Options) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2, 4, 3)).astype(np.float32)  # [B, T, E]
+    scores = rng.standard_normal((2, 2, 4, 4)).astype(np.float16)  # [B, H, T, S]
+    whole = np.zeros_like(scores)
+    with samebits.Recorder(**options) as recorder:
+        for begin, end in ((0, 2), (2, 3), (3, 4)):
+            recorder.append("rows", rows[:, begin:end], axis=1)
+            recorder.append("flat", rows[0, begin:end], axis=0)
+            first = max(0, begin - 1)  # a window: the pass of row 3 does not have keys 0 and 1
+            piece = scores[:, :, begin:end, first:end]
+            whole[:, :, begin:end, first:end] = piece
+            recorder.append("scores", piece, axis=2, first_key=first)
+            recorder.append("one", piece[0], axis=1, first_key=first)
+        recorder.set_inputs([[1, 2, 3, 4], [5, 6, 7, 8]], [[0, 1, 2, 3]] * 2)
+        recorder.annotate({"chunks": "[2, 1, 1]"})
+    trace = samebits.load_trace(options["path"])
+    assert trace.input_ids == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert trace.chunks == [2, 1, 1]
+    np.testing.assert_array_equal(trace["rows"].float32(), rows)
+    np.testing.assert_array_equal(trace["flat"].float32(), rows[0])
+    np.testing.assert_array_equal(trace["scores"].bits, whole.view(np.uint16))
+    np.testing.assert_array_equal(trace["one"].bits, whole[0].view(np.uint16))
+
+
+def test_pieces_in_blocks(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("samebits.spool._BLOCK", 5)
+    test_pieces(options)
+
+
+def test_pieces_that_do_not_fit(options: Options) -> None:
+    ones = np.ones((2, 3), np.float32)
+    with samebits.Recorder(**options) as recorder:
+        recorder.append("x", ones, axis=0)
+        recorder.record("whole", ones)
+        recorder.append("keys", ones[:, :2], axis=0, first_key=0)
+        for array, match in ((ones[:, :2], "can not follow"), (ones.astype(np.float16), "F16")):
+            with pytest.raises(ValueError, match=match):
+                recorder.append("x", array, axis=0)
+        for name, axis, key in (
+            ("x", 1, None), ("x", 0, 0), ("whole", 0, None), ("keys", 0, None),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=f"{name}: recorded before|no axis"):
+                recorder.append(name, ones, axis=axis, first_key=key)
+        for axis, key in ((2, None), (-1, None), (1, 0)):
+            with pytest.raises(ValueError, match="no axis"):
+                recorder.append("y", ones, axis=axis, first_key=key)
+        for key in (-1, 2):  # three keys of four tokens
+            with pytest.raises(ValueError, match="keys: 3 keys from"):
+                recorder.append("keys", ones, axis=0, first_key=key)
+        with pytest.raises(ValueError, match="twice"):
+            recorder.record("x", ones)
+    assert samebits.load_trace(options["path"])["x"].shape == (2, 3)
+
+
 def test_a_failed_write_leaves_nothing(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("samebits.trace._copy", no_space)
+    monkeypatch.setattr("samebits.spool.Spool.write", no_space)
     with pytest.raises(OSError, match="no space"), samebits.Recorder(**options):
         samebits.tap("x", np.ones(2, np.float32))
     assert list(options["path"].parent.iterdir()) == []
@@ -164,7 +219,10 @@ def test_other_dtypes_are_errors(options: Options, array: Any) -> None:
         ({"input_ids": [-1]}, "input_ids"),
         ({"input_ids": [2**31]}, "input_ids"),
         ({"dtype": "float64"}, "float64"),
-        ({"positions": [0]}, "1 positions for 2"),
+        ({"positions": [0]}, r"positions of shape \(1,\) for input_ids of shape \(2,\)"),
+        ({"input_ids": [[1, 2], [3]]}, "rows of"),
+        ({"input_ids": [[1, 2], []]}, "input_ids"),
+        ({"input_ids": [[1, 2], 3]}, "input_ids"),
     ],
 )
 def test_bad_metadata(options: Options, change: Options, match: str) -> None:

@@ -43,7 +43,15 @@ std::map<std::string, std::string> ReadWeightMap(const std::string& path) {
   return result;
 }
 
-std::vector<SafetensorsFile> OpenFiles(const std::string& folder) {
+// Buffers that older versions of transformers saved.
+bool IsOldBuffer(const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq") || name.ends_with("self_attn.bias") ||
+         name.ends_with("self_attn.masked_bias");
+}
+
+}  // namespace
+
+std::vector<SafetensorsFile> OpenWeightFiles(const std::string& folder) {
   namespace fs = std::filesystem;
   std::vector<SafetensorsFile> files;
   std::error_code ignored;
@@ -85,14 +93,6 @@ std::vector<SafetensorsFile> OpenFiles(const std::string& folder) {
   }
   return files;
 }
-
-// Buffers that older versions of transformers saved.
-bool IsOldBuffer(const std::string& name) {
-  return name.ends_with("rotary_emb.inv_freq") || name.ends_with("self_attn.bias") ||
-         name.ends_with("self_attn.masked_bias");
-}
-
-}  // namespace
 
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& c) {
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
@@ -143,7 +143,7 @@ Checkpoint Checkpoint::Open(const std::string& folder) {
   Checkpoint result;
   result.folder_ = folder;
   result.config_ = ReadModelConfig(folder);
-  result.files_ = OpenFiles(folder);
+  result.files_ = OpenWeightFiles(folder);
   std::set<std::string> expected;
   for (const ExpectedTensor& tensor : ExpectedTensors(result.config_)) {
     const TensorView* view = result.Find(tensor.name);

@@ -20,6 +20,10 @@ struct ExpectedTensor {
 // Names and shapes of every tensor of the architecture (tied lm_head left out).
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 
+// The weights of a folder, whatever the model: model.safetensors or its shards. Throws Error as
+// Checkpoint::Open does for unreadable files, broken formats, and what the index says wrongly.
+std::vector<SafetensorsFile> OpenWeightFiles(const std::string& folder);
+
 class Checkpoint {
  public:
   // Throws Error: unreadable files, broken formats, shard names with '/' or "..", keys of the index

@@ -40,6 +40,7 @@ void ExpectInfinite(const Metrics& m) {
   EXPECT_EQ(m.max_abs, kInf);
   EXPECT_EQ(m.max_rel, kInf);
   EXPECT_EQ(m.max_ulp, kInf);
+  EXPECT_EQ(m.rms, kInf);
 }
 
 TEST(Metrics, Equal) {
@@ -50,6 +51,7 @@ TEST(Metrics, Equal) {
   EXPECT_EQ(m.max_abs, 0);
   EXPECT_EQ(m.max_rel, 0);
   EXPECT_EQ(m.max_ulp, 0);
+  EXPECT_EQ(m.rms, 0);
   EXPECT_EQ(m.cosine, 1);
   EXPECT_EQ(m.first, -1);
 }
@@ -254,6 +256,59 @@ TEST(Metrics, DTypesThatDiffer) {
   EXPECT_EQ(compare({1.00390625F, -2, 0}).max_ulp, 0.5);  // half of one
   EXPECT_EQ(compare({kNan, -2, 0}).nan_mismatch, 1);
   ExpectInfinite(compare({kInfF, -2, 0}));
+}
+
+TEST(Metrics, RootMeanSquareOfTheDifference) {
+  EXPECT_EQ(Compare({1, 2, 4, 8}, {1, 2, 3, 8}).rms, 0.5);      // sqrt(1 / 4)
+  EXPECT_EQ(Compare({-1, -2, 7, 1}, {-4, -6, 7, 1}).rms, 2.5);  // sqrt(25 / 4)
+  EXPECT_EQ(Compare({-6, -1, 7, 1}, {-2, -4, 7, 1}).rms, 2.5);  // the large one first
+  EXPECT_EQ(Compare({0.0F}, {-0.0F}).rms, 0);
+  EXPECT_EQ(Compare({kNan, 2}, {kNan, 0}).rms, std::sqrt(2.0));  // two NaNs differ by nothing
+  EXPECT_EQ(Compare({kInfF, 2}, {kInfF, 0}).rms, std::sqrt(2.0));
+  EXPECT_EQ(Compare({0x1p-149F}, {0}).rms, 0x1p-149);
+  const auto of = [](double a, double b) {
+    const std::vector<double> x = {a, a}, y = {b, b};
+    return CompareTensors(View(DType::kF64, x), View(DType::kF64, y)).rms;
+  };
+  EXPECT_EQ(of(0x1p1000, 0), 0x1p1000);  // whose squares fp64 does not hold
+  EXPECT_EQ(of(0x1p-1000, 0), 0x1p-1000);
+  constexpr double kMax = std::numeric_limits<double>::max();
+  EXPECT_EQ(of(kMax, -kMax), kInf);
+  // Ignored elements count neither above nor below the line.
+  EXPECT_EQ(Compare({1, 9}, {3, 0}, [](int64_t i) { return i == 1; }).rms, 2);
+}
+
+TEST(Metrics, KindsOfDifference) {
+  const std::vector<float> a = {1, 2}, b = {1, 3};
+  const std::vector<uint16_t> narrow = {0x3f80, 0x4000};  // 1, 2 in BF16
+  const auto kind = [](const TensorView& x, const TensorView& y) {
+    return DifferenceName(DifferenceOf(x, y, CompareTensors(x, y)));
+  };
+  EXPECT_EQ(kind(View(DType::kF32, a), View(DType::kF32, a)), "none");
+  EXPECT_EQ(kind(View(DType::kF32, a), View(DType::kF32, b)), "values");
+  EXPECT_EQ(kind(View(DType::kF32, a), View(DType::kBF16, narrow)), "dtype");
+  EXPECT_EQ(kind(View(DType::kF32, b), View(DType::kBF16, narrow)), "dtype");
+  EXPECT_EQ(kind(View(DType::kF32, a), View(DType::kI32, a)), "dtype");
+  EXPECT_EQ(kind(View(DType::kF32, a), View(DType::kF32, a, {2, 1})), "shape");
+  EXPECT_EQ(kind(View(DType::kF32, a), View(DType::kBF16, narrow, {2, 1})), "shape");
+  const std::vector<float> nan = {kNan, 2};
+  EXPECT_EQ(kind(View(DType::kF32, nan), View(DType::kF32, nan)), "none");
+  EXPECT_EQ(kind(View(DType::kF32, nan), View(DType::kF32, a)), "values");
+}
+
+TEST(Metrics, LongerThanABlockOfConversion) {
+  std::vector<float> a(10'000), b;
+  for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i);
+  b = a;
+  b[4095] += 1;
+  b[4096] += 1;
+  b[9999] += 1;
+  const Metrics m = Compare(a, b);
+  EXPECT_EQ(m.elements, 10'000);
+  EXPECT_EQ(m.differing, 3);
+  EXPECT_EQ(m.first, 4095);
+  EXPECT_EQ(m.max_abs, 1);
+  EXPECT_EQ(Compare(a, b, [](int64_t i) { return i < 9999; }).first, 9999);
 }
 
 TEST(Metrics, IntegersByBits) {

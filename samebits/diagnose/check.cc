@@ -14,6 +14,30 @@
 namespace samebits {
 namespace {
 
+// What a trace may be and the judge does not know.
+void CheckKind(const Graph& graph, const Trace& trace) {
+  const TraceInfo& info = trace.info();
+  if (info.batch > 1) {
+    Fail(ErrorCode::kUnsupported,
+         "{}: __metadata__ 'input_ids': a batch of {} sequences; supported is one", trace.path(),
+         info.batch);
+  }
+  if (std::count(info.attention_mask.begin(), info.attention_mask.end(), 0) > 0) {
+    Fail(ErrorCode::kUnsupported,
+         "{}: __metadata__ 'attention_mask': padding; supported are sequences without",
+         trace.path());
+  }
+  // Its frequencies go by the length of the text at each forward pass.
+  const RopeParameters& rope = graph.config.rope;
+  if (rope.kind == RopeKind::kDynamic && info.chunks.size() > 1 &&
+      *std::max_element(info.positions.begin(), info.positions.end()) >= rope.original_length) {
+    Fail(ErrorCode::kUnsupported,
+         "{}: __metadata__ 'chunks': {} forward passes that go beyond {} tokens, where dynamic "
+         "rope scaling begins; supported is one pass there",
+         trace.path(), info.chunks.size(), rope.original_length);
+  }
+}
+
 void CheckShapes(const Graph& graph, const Trace& trace) {
   const TraceInfo& info = trace.info();
   for (int64_t id : info.input_ids) {
@@ -301,7 +325,9 @@ void Checker::ListInvisible() {
                     config.rope.original_length));
   }
   list.push_back("one sequence without padding: padding and batch errors can not show");
-  list.push_back("one prefill: errors of the KV cache can not show");
+  if (trace_.info().chunks.size() == 1) {
+    list.push_back("one prefill: errors of the KV cache can not show");
+  }
 }
 
 void Checker::Conclude() {
@@ -330,6 +356,7 @@ void Checker::Conclude() {
 }
 
 CheckResult Checker::Run() {
+  CheckKind(graph_, trace_);
   CheckShapes(graph_, trace_);
   result_.dtype = source_.dtype;
   result_.tokens = trace_.tokens();

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <limits>
 
-#include "samebits/base/error.h"
+#include "samebits/base/errors_testing.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -45,7 +45,9 @@ class CheckTest : public testing::Test {
       data.push_back(std::move(bytes));
     }
     path_ = testing::TempDir() + fmt::format("/samebits-check-{}.safetensors", getpid());
-    TraceWriter writer(path_, trace.info().metadata, plans);
+    std::map<std::string, std::string> metadata = trace.info().metadata;
+    for (const auto& [key, value] : metadata_) metadata[key] = value;
+    TraceWriter writer(path_, metadata, plans);
     for (size_t i = 0; i < plans.size(); ++i) {
       const int64_t bytes = NumElements(plans[i].shape) * DTypeSize(plans[i].dtype);
       writer.Write(plans[i].name, 0, data[i].data(), bytes);
@@ -60,6 +62,7 @@ class CheckTest : public testing::Test {
 
   Checkpoint checkpoint_;
   Graph graph_;
+  std::map<std::string, std::string> metadata_;  // that Edited writes beside the trace's own
   std::string path_;
 };
 
@@ -125,6 +128,81 @@ TEST_F(CheckTest, OneWrongValueIsABugAndBlamedThere) {
   ASSERT_FALSE(result.findings.empty());
   EXPECT_EQ(result.findings[0].cause, "unexplained");
   EXPECT_EQ(NodeOf(result, name).base.outside, 1);
+}
+
+// A prefill and three cached steps, concatenated: the passes did not have the later keys.
+TEST_F(CheckTest, ChunksAreJudgedAsOneSequence) {
+  const Trace whole = Demo("port_repaired");
+  const int64_t tokens = whole.tokens();
+  metadata_["chunks"] = fmt::format("[{}, 1, 1, 1]", tokens - 3);
+  const auto later_keys_are_zero = [&](const std::string& tensor, Shape&,
+                                       std::vector<std::byte>& bytes) {
+    if (tensor.ends_with(".scores")) {
+      auto* values = reinterpret_cast<uint16_t*>(bytes.data());
+      for (int64_t i = 0; i < static_cast<int64_t>(bytes.size()) / 2; ++i) {
+        if (i % tokens > i / tokens % tokens) values[i] = 0;
+      }
+    }
+    return true;
+  };
+  const CheckResult expected = Run(whole);
+  const CheckResult result = Run(Edited(later_keys_are_zero));
+  EXPECT_EQ(result.verdict, expected.verdict);
+  ASSERT_EQ(result.nodes.size(), expected.nodes.size());
+  for (size_t i = 0; i < result.nodes.size(); ++i) {
+    const NodeResult &a = result.nodes[i], &b = expected.nodes[i];
+    EXPECT_EQ(a.name, b.name);
+    EXPECT_EQ(a.grade, b.grade) << a.name;
+    EXPECT_EQ(a.identical_to, b.identical_to) << a.name;
+    EXPECT_EQ(a.base.elements, b.base.elements) << a.name;
+    EXPECT_EQ(a.base.not_equal, b.base.not_equal) << a.name;
+    EXPECT_EQ(a.base.max_abs, b.base.max_abs) << a.name;
+  }
+  EXPECT_EQ(result.not_visible.size() + 1, expected.not_visible.size());  // the cache shows
+
+  const std::string name = "model.layers.2.self_attn.k_rope";
+  const CheckResult wrong =
+      Run(Edited([&](const std::string& tensor, Shape& shape, std::vector<std::byte>& bytes) {
+        if (tensor == name) {  // of the last step
+          auto* values = reinterpret_cast<uint16_t*>(bytes.data());
+          values[NumElements(shape) - 1] = FloatToBF16(7);
+        }
+        return later_keys_are_zero(tensor, shape, bytes);
+      }));
+  EXPECT_EQ(wrong.verdict, Grade::kBug);
+  EXPECT_EQ(wrong.first_divergence, name);
+}
+
+TEST_F(CheckTest, BatchesAndPaddingAreRefused) {
+  const auto as_it_is = [](const std::string&, Shape&, std::vector<std::byte>&) { return true; };
+  const Trace whole = Demo("port_repaired");
+  const std::string ids = whole.info().metadata.at("input_ids");
+  metadata_ = {{"input_ids", fmt::format("[{0}, {0}]", ids)},
+               {"positions", fmt::format("[{0}, {0}]", ids)}};
+  EXPECT_NE(ErrorOf(ErrorCode::kUnsupported, [&] { Run(Edited(as_it_is)); })
+                .find("a batch of 2 sequences; supported is one"),
+            std::string::npos);
+  std::string mask = "[0";
+  for (int64_t i = 1; i < whole.tokens(); ++i) mask += ", 1";
+  metadata_ = {{"attention_mask", mask + "]"}};
+  EXPECT_NE(ErrorOf(ErrorCode::kUnsupported, [&] { Run(Edited(as_it_is)); }).find("padding"),
+            std::string::npos);
+}
+
+// Its frequencies go by the length at each forward pass, which the judge does not follow.
+TEST_F(CheckTest, ChunksWhereDynamicRopeScalesAreRefused) {
+  const auto as_it_is = [](const std::string&, Shape&, std::vector<std::byte>&) { return true; };
+  const int64_t tokens = Demo("port_repaired").tokens();
+  metadata_["chunks"] = fmt::format("[{}, 1]", tokens - 1);
+  graph_.config.rope.kind = RopeKind::kDynamic;
+  graph_.config.rope.original_length = tokens - 1;
+  EXPECT_NE(ErrorOf(ErrorCode::kUnsupported, [&] { Run(Edited(as_it_is)); }).find("dynamic"),
+            std::string::npos);
+  graph_.config.rope.original_length = tokens;
+  EXPECT_NO_THROW(Run(Edited(as_it_is)));
+  metadata_["chunks"] = fmt::format("[{}]", tokens);
+  graph_.config.rope.original_length = tokens - 1;
+  EXPECT_NO_THROW(Run(Edited(as_it_is)));
 }
 
 TEST_F(CheckTest, MissingTensorIsUnknownAndNeverPassed) {

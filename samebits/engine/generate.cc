@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "samebits/base/error.h"
+#include "samebits/engine/torch_sampler.h"
 
 namespace samebits {
 namespace {
@@ -146,9 +147,12 @@ Generation Generate(Runtime& runtime, Sequence& sequence, std::span<const int64_
   const auto begin = Clock::now();
   Answer answer(tokenizer, options, events, result);
   std::vector<int64_t> seen(prompt.begin(), prompt.end());
+  std::optional<TorchSampler> torch;
+  if (options.torch_softmax) torch.emplace(options.sampling, *options.torch_softmax);
   while (true) {
     const auto step = static_cast<int64_t>(result.ids.size());
-    const int64_t id = SampleToken(*logits, options.sampling, step, seen);
+    const int64_t id =
+        torch ? torch->Next(*logits, seen) : SampleToken(*logits, options.sampling, step, seen);
     seen.push_back(id);
     if (options.top_log_probs >= 0) {
       result.log_probs.push_back(TokenLogProbs(*logits, id, options.top_log_probs));

@@ -12,6 +12,7 @@
 
 #include "samebits/engine/runtime.h"
 #include "samebits/engine/sampler.h"
+#include "samebits/numerics/torch_functions.h"
 #include "samebits/text/tokenizer.h"
 
 namespace samebits {
@@ -24,6 +25,9 @@ struct GenerationOptions {
   int64_t max_length = 0;               // of prompt and answer: the model's context
   int64_t chunk = 512;                  // tokens of the prompt that are computed at once
   int64_t top_log_probs = -1;           // -1: no log-probs; else of the chosen and so many others
+  // Given: tokens are chosen as transformers' generate does on torch's CPU (torch_sampler.h), from
+  // this softmax; not: by our own sampler.
+  std::optional<SoftmaxFunction> torch_softmax;
 };
 
 struct GenerationEvents {

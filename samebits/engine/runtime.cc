@@ -6,7 +6,8 @@
 #include <map>
 
 #include "samebits/base/error.h"
-#include "samebits/numerics/rope.h"
+#include "samebits/engine/canonical_arithmetic.h"
+#include "samebits/engine/replay_arithmetic.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -59,14 +60,25 @@ void ConvertRow(const TensorView& weight, int64_t row, DType dtype, std::byte* t
   }
 }
 
+std::unique_ptr<Arithmetic> MakeArithmetic(const RuntimeOptions& options) {
+  if (options.replay == nullptr) {
+    return std::make_unique<CanonicalArithmetic>(options.isa, options.threads);
+  }
+  if (options.replay->profile().dtype() != options.dtype) {
+    Fail(ErrorCode::kUsage, "{}: a profile of {}; the model runs in {}",
+         options.replay->profile().path(), ModelDTypeName(options.replay->profile().dtype()),
+         ModelDTypeName(options.dtype));
+  }
+  return std::make_unique<ReplayArithmetic>(options.isa, options.threads, options.replay);
+}
+
 }  // namespace
 
 struct Runtime::Impl {
   const Graph& graph;
   const Checkpoint& checkpoint;
   const RuntimeOptions options;
-  const Kernels& kernels;
-  ThreadPool pool;
+  const std::unique_ptr<Arithmetic> arithmetic;
   std::map<std::string, int, std::less<>> slot_of;  // tensor -> slot
   std::vector<Slot> slots;
   std::map<std::string, TensorView, std::less<>> tensors;  // of the current call
@@ -90,7 +102,7 @@ struct Runtime::Impl {
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 
   Impl(const Graph& g, const Checkpoint& c, const RuntimeOptions& o)
-      : graph(g), checkpoint(c), options(o), kernels(SelectKernels(o.isa)), pool(o.threads) {
+      : graph(g), checkpoint(c), options(o), arithmetic(MakeArithmetic(o)) {
     PlanSlots();
     for (const Node& node : graph.nodes) {
       weights.emplace_back();
@@ -112,12 +124,10 @@ struct Runtime::Impl {
   void RunLinear(const Node& node, const std::vector<const TensorView*>& node_weights);
   void RunRope(const Node& node);
   void RunAttention(const Node& node);
-  void RunAttentionRecorded(const Node& node, const AttentionArgs& whole, const PartRows& part);
   void RunElementwise(const Node& node);
   void Begin(std::span<const Part> given);
   void Record(const Node& node);
   TensorView LastRows(const TensorView& x, Slot& slot) const;
-  void ForRows(int64_t count, int64_t row_work, const std::function<void(int64_t, int64_t)>& fn);
 };
 
 // A tensor's slot is free again behind the last node that reads it.
@@ -159,17 +169,6 @@ TensorView Runtime::Impl::Make(const Node& node, const std::string& name, int64_
   return view;
 }
 
-// Shares rows out when there is work enough for it.
-void Runtime::Impl::ForRows(int64_t count, int64_t row_work,
-                            const std::function<void(int64_t, int64_t)>& fn) {
-  constexpr int64_t kPieceWork = 1 << 15;  // elements: some ten microseconds
-  const int64_t piece_rows = std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, row_work));
-  const int64_t pieces = (count + piece_rows - 1) / piece_rows;
-  pool.ParallelFor(pieces, [&](int64_t piece) {
-    fn(piece * piece_rows, std::min(count, (piece + 1) * piece_rows));
-  });
-}
-
 void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
   const TensorView y = Make(node, node.name, rows());
   const int64_t row_bytes = weight.shape[1] * DTypeSize(options.dtype);
@@ -181,14 +180,8 @@ void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
 void Runtime::Impl::RunRotary(const Node& node) {
   const TensorView cosine = Make(node, node.outputs[0], rows());
   const TensorView sine = Make(node, node.outputs[1], rows());
-  const int64_t head_dim = node.attributes.head_dim;
-  const RotaryTable table = MakeRotaryTable(node.attributes.rope, head_dim, text_lengths);
-  const RotaryArgs args{options.dtype,    positions.data(), table.inv_freq.data(),
-                        table.row_stride, table.scaling,    Writable(cosine),
-                        Writable(sine),   rows(),           head_dim};
-  constexpr int64_t kCost = 16;  // a cosine and a sine, in elements of other operations
-  ForRows(rows(), kCost * head_dim,
-          [&](int64_t begin, int64_t end) { kernels.rotary(args, begin, end); });
+  arithmetic->Rotary(node, options.dtype, {positions, text_lengths}, Writable(cosine),
+                     Writable(sine));
 }
 
 void Runtime::Impl::RunRmsNorm(const Node& node, const TensorView& weight) {
@@ -196,11 +189,8 @@ void Runtime::Impl::RunRmsNorm(const Node& node, const TensorView& weight) {
   const TensorView y = Make(node, node.name, rows());
   const int64_t size = weight.shape[0];
   const int64_t count = x.bytes() / DTypeSize(options.dtype) / size;  // tokens, or heads of them
-  const RmsNormArgs args{
-      options.dtype, weight.dtype, x.data, weight.data,
-      Writable(y),   count,        size,   static_cast<float>(node.attributes.eps)};
-  ForRows(count, args.size,
-          [&](int64_t begin, int64_t end) { kernels.rms_norm(args, begin, end); });
+  arithmetic->RmsNorm(node, {options.dtype, weight.dtype, x.data, weight.data, Writable(y), count,
+                             size, static_cast<float>(node.attributes.eps)});
 }
 
 // The last row of every part, in rows one after the other.
@@ -235,41 +225,22 @@ void Runtime::Impl::RunLinear(const Node& node, const std::vector<const TensorVi
       options.dtype, w[0]->dtype, x.data, w[0]->data, w.size() > 1 ? w[1]->data : nullptr,
       Writable(y),   count,       in,     out};
   SAMEBITS_CHECK(w.size() < 2 || w[1]->dtype == w[0]->dtype, "bias and weight of one dtype");
-  // Pieces of a multiple of the kernels' blocks, some for every thread.
-  constexpr int64_t kBlock = 24;
-  const int64_t wanted = std::max<int64_t>(kBlock, out / (8 * options.threads));
-  const int64_t piece_outs = (wanted + kBlock - 1) / kBlock * kBlock;
-  pool.ParallelFor((out + piece_outs - 1) / piece_outs, [&](int64_t piece) {
-    kernels.linear(args, 0, count, piece * piece_outs, std::min(out, (piece + 1) * piece_outs));
-  });
+  arithmetic->Linear(node, args);
   if (&node == &graph.nodes.back()) logits = last_only ? y : LastRows(y, gathered_logits);
 }
 
 void Runtime::Impl::RunRope(const Node& node) {
   const TensorView& x = Input(node, 0);
   const TensorView y = Make(node, node.name, rows());
-  const RopeArgs args{options.dtype, x.data, Input(node, 1).data,   Input(node, 2).data,
-                      Writable(y),   rows(), node.attributes.heads, node.attributes.head_dim};
-  ForRows(rows(), args.heads * args.head_dim,
-          [&](int64_t begin, int64_t end) { kernels.rope(args, begin, end); });
+  arithmetic->Rope({options.dtype, x.data, Input(node, 1).data, Input(node, 2).data, Writable(y),
+                    rows(), node.attributes.heads, node.attributes.head_dim});
 }
 
 void Runtime::Impl::RunAttention(const Node& node) {
   const Attributes& a = node.attributes;
   const TensorView &q = Input(node, 0), &k = Input(node, 1), &v = Input(node, 2);
   const TensorView context = Make(node, node.outputs[2], rows());
-  struct Piece {
-    size_t part;
-    int64_t head_begin, head_end, row_begin, row_end;
-  };
-  const int64_t group = a.heads / a.kv_heads;  // heads that share keys and values
-  constexpr int64_t kRows = 8;
-  int64_t blocks = 0;
-  for (const PartRows& part : parts) blocks += (part.rows + kRows - 1) / kRows;
-  // Sharing the reads of keys and values is worth less than a thread that has nothing to do.
-  const int64_t piece_heads = blocks * a.kv_heads >= options.threads ? group : 1;
-  std::vector<AttentionArgs> args(parts.size());
-  std::vector<Piece> pieces;
+  std::vector<AttentionPart> calls(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) {
     const PartRows& part = parts[i];
     KvCache& cache = part.sequence->caches_[attention_index];
@@ -277,84 +248,42 @@ void Runtime::Impl::RunAttention(const Node& node) {
       return view.data + view.bytes() / view.shape[0] * part.first;
     };
     cache.Append(rows_of(k), rows_of(v), part.rows);
-    args[i].dtype = options.dtype;
-    args[i].q = rows_of(q);
-    args[i].k = cache.keys();
-    args[i].v = cache.values();
-    args[i].kv_head_stride = cache.head_stride();
-    args[i].kv_row_stride = a.head_dim;
-    args[i].context = const_cast<std::byte*>(rows_of(context));
-    args[i].rows = part.rows;
-    args[i].heads = a.heads;
-    args[i].kv_heads = a.kv_heads;
-    args[i].head_dim = a.head_dim;
-    args[i].first_key_count = part.before + 1;
-    args[i].scale = a.scale;
-    args[i].window = a.window;
-    if (part.recorder != nullptr &&
-        (part.recorder->Wants(node.outputs[0]) || part.recorder->Wants(node.outputs[1]))) {
-      RunAttentionRecorded(node, args[i], part);
-      continue;
-    }
-    for (int64_t head = 0; head < a.heads; head += piece_heads) {
-      for (int64_t row = 0; row < part.rows; row += kRows) {
-        pieces.push_back({i, head, head + piece_heads, row, std::min(part.rows, row + kRows)});
-      }
-    }
+    calls[i].before = part.before;
+    calls[i].padding = part.sequence->padding_;
+    calls[i].recorder = part.recorder;
+    AttentionArgs& args = calls[i].args;
+    args.dtype = options.dtype;
+    args.q = rows_of(q);
+    args.k = cache.keys();
+    args.v = cache.values();
+    args.kv_head_stride = cache.head_stride();
+    args.kv_row_stride = a.head_dim;
+    args.context = const_cast<std::byte*>(rows_of(context));
+    args.rows = part.rows;
+    args.heads = a.heads;
+    args.kv_heads = a.kv_heads;
+    args.head_dim = a.head_dim;
+    args.first_key_count = part.before + 1;
+    args.scale = a.scale;
+    args.window = a.window;
   }
   ++attention_index;
-  pool.ParallelFor(static_cast<int64_t>(pieces.size()), [&](int64_t at) {
-    const Piece& piece = pieces[static_cast<size_t>(at)];
-    kernels.attention(args[piece.part], piece.head_begin, piece.head_end, piece.row_begin,
-                      piece.row_end);
-  });
-}
-
-// In blocks of rows, so that scores and probs take bounded memory.
-void Runtime::Impl::RunAttentionRecorded(const Node& node, const AttentionArgs& whole,
-                                         const PartRows& part) {
-  constexpr int64_t kBytes = 16 << 20;
-  const int64_t size = DTypeSize(options.dtype);
-  const int64_t row_bytes = whole.heads * (part.before + part.rows) * size;
-  const int64_t block = std::max<int64_t>(1, kBytes / row_bytes);
-  const int64_t width = whole.heads * whole.head_dim * size;
-  const bool wants[] = {part.recorder->Wants(node.outputs[0]),
-                        part.recorder->Wants(node.outputs[1])};
-  for (int64_t row = 0; row < part.rows; row += block) {
-    AttentionArgs args = whole;
-    args.rows = std::min(block, part.rows - row);
-    args.first_key_count = whole.first_key_count + row;
-    args.q = static_cast<const std::byte*>(whole.q) + row * width;
-    args.context = static_cast<std::byte*>(whole.context) + row * width;
-    Tensor recorded[2];
-    for (size_t i = 0; i < 2; ++i) {
-      if (!wants[i]) continue;
-      recorded[i] =
-          Tensor(options.dtype, {args.heads, args.rows, args.first_key_count + args.rows - 1});
-      (i == 0 ? args.scores : args.probs) = recorded[i].data();
-    }
-    pool.ParallelFor(args.heads,
-                     [&](int64_t head) { kernels.attention(args, head, head + 1, 0, args.rows); });
-    for (size_t i = 0; i < 2; ++i) {
-      if (wants[i]) part.recorder->Record(node.outputs[i], recorded[i].view(), part.before + row);
-    }
-  }
+  arithmetic->Attention(node, calls);
 }
 
 void Runtime::Impl::RunElementwise(const Node& node) {
   const TensorView& a = Input(node, 0);
   const TensorView y = Make(node, node.name, rows());
-  const int64_t size = DTypeSize(options.dtype), width = y.bytes() / size / rows();
-  ForRows(rows(), width, [&](int64_t begin, int64_t end) {
-    const int64_t at = begin * width * size, n = (end - begin) * width;
-    if (node.kind == OpKind::kActivation) {
-      kernels.silu(options.dtype, a.data + at, Writable(y) + at, n);
-    } else {
-      const TensorView& b = Input(node, 1);
-      const auto fn = node.kind == OpKind::kAdd ? kernels.add : kernels.multiply;
-      fn(options.dtype, a.data + at, b.data + at, Writable(y) + at, n);
-    }
-  });
+  const int64_t width = y.bytes() / DTypeSize(options.dtype) / rows();
+  if (node.kind == OpKind::kActivation) {
+    return arithmetic->Silu(options.dtype, a.data, Writable(y), rows(), width);
+  }
+  const std::byte* b = Input(node, 1).data;
+  if (node.kind == OpKind::kAdd) {
+    arithmetic->Add(options.dtype, a.data, b, Writable(y), rows(), width);
+  } else {
+    arithmetic->Multiply(options.dtype, a.data, b, Writable(y), rows(), width);
+  }
 }
 
 void Runtime::Impl::Run(const Node& node, const std::vector<const TensorView*>& node_weights) {
@@ -408,6 +337,8 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
                                 [&](const PartRows& p) { return p.sequence == &sequence; }),
                    "each sequence once");
     CheckIds(part.ids, graph.config, sequence.length());
+    SAMEBITS_CHECK(part.positions.empty() || part.positions.size() == part.ids.size(),
+                   "a position for each id");
     const auto part_rows = static_cast<int64_t>(part.ids.size());
     next.push_back({&sequence, part.recorder, count, part_rows, sequence.length()});
     count += part_rows;
@@ -424,7 +355,8 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
     if (sequence.planned_ == 0) sequence.planned_ = sequence.length_ + parts[i].rows;
     ids.insert(ids.end(), given[i].ids.begin(), given[i].ids.end());
     for (int64_t t = 0; t < parts[i].rows; ++t) {
-      positions.push_back(parts[i].before + t);
+      positions.push_back(given[i].positions.empty() ? parts[i].before + t
+                                                     : given[i].positions[static_cast<size_t>(t)]);
       text_lengths.push_back(std::max(sequence.planned_, parts[i].before + t + 1));
     }
   }

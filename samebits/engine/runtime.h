@@ -1,6 +1,7 @@
 // Runs a graph: node after node over the new tokens of one sequence or of several, with a KV cache
-// each. It knows operations, no architectures. How a prompt is cut into chunks, how many threads
-// there are and what other sequences are computed beside it changes no bit of a sequence.
+// each. It knows operations, no architectures. In `canonical` arithmetic how a prompt is cut into
+// chunks, how many threads there are and what other sequences are computed beside it changes no bit
+// of a sequence; in a replay the chunks and the batch are those of the reference.
 #pragma once
 
 #include <memory>
@@ -8,30 +9,20 @@
 #include <string_view>
 
 #include "samebits/checkpoint/checkpoint.h"
+#include "samebits/engine/recorder.h"
+#include "samebits/engine/replay.h"
 #include "samebits/engine/sequence.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/kernels.h"
-#include "samebits/kernels/thread_pool.h"
 #include "samebits/tensor/tensor.h"
 
 namespace samebits {
-
-// Gets the tensors of a chunk as they are computed.
-class Recorder {
- public:
-  virtual ~Recorder() = default;
-  // Whether Record is to be called for this tensor. Attention makes scores and probs only then.
-  virtual bool Wants(std::string_view /*name*/) const { return true; }
-  // `rows` holds the tokens from `first_token` on. Tensors [T, ...]: their rows. Tensors [H, T, S]:
-  // [H, rows, keys] with keys = all tokens up to the last of these rows; a chunk comes in several
-  // calls when it is long.
-  virtual void Record(std::string_view name, const TensorView& rows, int64_t first_token) = 0;
-};
 
 struct RuntimeOptions {
   DType dtype = DType::kF32;  // weights are rounded or widened to it where they are used
   Isa isa = Isa::kPortable;
   int threads = 1;
+  std::shared_ptr<const Replay> replay = nullptr;  // instead of `canonical`
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
@@ -42,6 +33,7 @@ struct Part {
   Sequence* sequence = nullptr;
   std::span<const int64_t> ids;
   Recorder* recorder = nullptr;
+  std::span<const int64_t> positions = {};  // one an id; empty: counted from the sequence's first
 };
 
 class Runtime {

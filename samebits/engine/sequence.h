@@ -25,6 +25,10 @@ class Sequence {
   // end of the first Forward counts. May forget tokens that another length gives other bits.
   void Plan(int64_t prompt_length);
 
+  // The first so many tokens fill a batch up on the left, and no other token sees them. For
+  // replay alone: canonical batches are ragged.
+  void SetPadding(int64_t padding) { padding_ = padding; }
+
  private:
   friend class Runtime;
   Sequence(const Graph& graph, DType dtype);
@@ -32,7 +36,7 @@ class Sequence {
   const Graph* graph_;
   DType dtype_;
   std::vector<KvCache> caches_;  // of the attention nodes, in the graph's order
-  int64_t length_ = 0, planned_ = 0;
+  int64_t length_ = 0, planned_ = 0, padding_ = 0;
 };
 
 }  // namespace samebits

@@ -47,26 +47,29 @@ void StoreValue(Tensor& tensor, int64_t index, double value) {
 }
 
 std::vector<double> ToDoubles(const TensorView& view) {
-  const int64_t n = view.elements();
-  std::vector<double> values(static_cast<size_t>(n));
+  std::vector<double> values(static_cast<size_t>(view.elements()));
+  ToDoubles(view, 0, view.elements(), values.data());
+  return values;
+}
+
+void ToDoubles(const TensorView& view, int64_t begin, int64_t count, double* values) {
   switch (view.dtype) {
     case DType::kBF16:
-      for (int64_t i = 0; i < n; ++i) values[i] = BF16ToFloat(view.as<uint16_t>()[i]);
+      for (int64_t i = 0; i < count; ++i) values[i] = BF16ToFloat(view.as<uint16_t>()[begin + i]);
       break;
     case DType::kF16:
-      for (int64_t i = 0; i < n; ++i) values[i] = F16ToFloat(view.as<uint16_t>()[i]);
+      for (int64_t i = 0; i < count; ++i) values[i] = F16ToFloat(view.as<uint16_t>()[begin + i]);
       break;
     case DType::kF32:
-      for (int64_t i = 0; i < n; ++i) values[i] = view.as<float>()[i];
+      for (int64_t i = 0; i < count; ++i) values[i] = view.as<float>()[begin + i];
       break;
     case DType::kF64:
-      for (int64_t i = 0; i < n; ++i) values[i] = view.as<double>()[i];
+      for (int64_t i = 0; i < count; ++i) values[i] = view.as<double>()[begin + i];
       break;
     default:
       Fail(ErrorCode::kUnsupported, "values of dtype {} can not be read as numbers here",
            DTypeName(view.dtype));
   }
-  return values;
 }
 
 }  // namespace samebits

@@ -66,5 +66,7 @@ void StoreValue(Tensor& tensor, int64_t index, double value);
 
 // Every value as fp64 (exact for all dtypes that a model runs in). Throws kUnsupported for others.
 std::vector<double> ToDoubles(const TensorView& view);
+// The same for `count` elements from `begin` on, for tensors that are too large to convert at once.
+void ToDoubles(const TensorView& view, int64_t begin, int64_t count, double* values);
 
 }  // namespace samebits

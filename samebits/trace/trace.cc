@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <numeric>
 #include <utility>
 
 #include "samebits/base/error.h"
@@ -17,6 +16,11 @@ namespace samebits {
 namespace {
 
 constexpr int64_t kMaxTokens = 1 << 24;
+constexpr int64_t kMaxInteger = (int64_t{1} << 31) - 1;
+
+std::string KeyName(const std::string& place, const char* key) {
+  return fmt::format("{}: __metadata__ '{}'", place, key);
+}
 
 const std::string& Required(const std::map<std::string, std::string>& metadata, const char* key,
                             const std::string& place) {
@@ -27,30 +31,85 @@ const std::string& Required(const std::map<std::string, std::string>& metadata, 
   return found->second;
 }
 
-std::vector<int64_t> ParseIntegers(const std::string& text, const char* key,
-                                   const std::string& place) {
-  const std::string what = fmt::format("{}: __metadata__ '{}'", place, key);
-  Json json = ParseJson(text, what);
-  if (json.is_array() && !json.empty() && json[0].is_array()) {
-    if (json.size() != 1) {
-      Fail(ErrorCode::kUnsupported, "{}: a batch of {} sequences; supported is one", what,
-           json.size());
-    }
-    json = Json(json[0]);
-  }
-  if (!json.is_array() || json.empty() || json.size() > kMaxTokens) {
+// A list of integers, or one for each sequence of a batch.
+struct Integers {
+  std::vector<int64_t> values;  // row-major
+  int64_t batch = 0;            // lists within the list; 0: none
+};
+
+// Appends a list of integers from 0 to `largest`.
+void AppendRow(const Json& row, int64_t largest, const std::string& what,
+               std::vector<int64_t>& values) {
+  if (!row.is_array() || row.empty() || row.size() > kMaxTokens - values.size()) {
     Fail(ErrorCode::kBadInput, "{}: expected a list of 1 to {} integers, found {}", what,
-         kMaxTokens, Excerpt(json));
+         kMaxTokens, Excerpt(row));
   }
-  std::vector<int64_t> values;
-  for (const Json& value : json) {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= (uint64_t{1} << 31)) {
-      Fail(ErrorCode::kBadInput, "{}: expected integers from 0 to 2^31 - 1, found {}", what,
-           Excerpt(value));
+  for (const Json& value : row) {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > static_cast<uint64_t>(largest)) {
+      Fail(ErrorCode::kBadInput, "{}: expected integers from 0 to {}, found {}", what,
+           largest == kMaxInteger ? "2^31 - 1" : fmt::to_string(largest), Excerpt(value));
     }
     values.push_back(value.get<int64_t>());
   }
-  return values;
+}
+
+Integers ParseIntegers(const std::string& text, int64_t largest, const std::string& what) {
+  const Json json = ParseJson(text, what);
+  Integers result;
+  if (!json.is_array() || json.empty() || !json[0].is_array()) {
+    AppendRow(json, largest, what, result.values);
+    return result;
+  }
+  for (const Json& row : json) {
+    AppendRow(row, largest, what, result.values);
+    ++result.batch;
+    if (row.size() != json[0].size()) {
+      Fail(ErrorCode::kBadInput,
+           "{}: sequence {} has {} integers, the first has {}; a batch is padded to one length",
+           what, result.batch - 1, row.size(), json[0].size());
+    }
+  }
+  return result;
+}
+
+// A key that goes with the ids, one integer for each.
+std::vector<int64_t> ParseLikeIds(const std::string& text, const char* key, int64_t largest,
+                                  const TraceInfo& info, const std::string& place) {
+  Integers integers = ParseIntegers(text, largest, KeyName(place, key));
+  const int64_t rows = std::max<int64_t>(1, integers.batch);
+  const int64_t batch = std::max<int64_t>(1, info.batch);
+  if (integers.values.size() != info.input_ids.size() || rows != batch) {
+    const auto shown = [](size_t count, int64_t sequences) {
+      return sequences == 1 ? fmt::to_string(count)
+                            : fmt::format("{} x {}", sequences, count / sequences);
+    };
+    Fail(ErrorCode::kBadInput, "{}: {} {} for {} input_ids", place,
+         shown(integers.values.size(), rows), key, shown(info.input_ids.size(), batch));
+  }
+  return std::move(integers.values);
+}
+
+std::vector<int64_t> ParseChunks(const std::string& text, int64_t tokens,
+                                 const std::string& place) {
+  const std::string what = KeyName(place, "chunks");
+  Integers chunks = ParseIntegers(text, kMaxTokens, what);
+  if (chunks.batch != 0) {
+    Fail(ErrorCode::kBadInput, "{}: expected one list, found a list of lists", what);
+  }
+  int64_t sum = 0;
+  for (const int64_t chunk : chunks.values) {
+    if (chunk == 0) Fail(ErrorCode::kBadInput, "{}: a forward pass of 0 tokens", what);
+    sum += chunk;  // no overflow: 2^24 of at most 2^24
+  }
+  if (sum != tokens) {
+    Fail(ErrorCode::kBadInput, "{}: {} tokens in all, expected {}, as many as input_ids", what, sum,
+         tokens);
+  }
+  return std::move(chunks.values);
+}
+
+int64_t TokensOf(const TraceInfo& info) {
+  return static_cast<int64_t>(info.input_ids.size()) / std::max<int64_t>(1, info.batch);
 }
 
 TraceInfo ReadInfo(const SafetensorsFile& file) {
@@ -63,7 +122,11 @@ TraceInfo ReadInfo(const SafetensorsFile& file) {
     Fail(ErrorCode::kUnsupported, "{}: __metadata__ format {}: expected samebits-trace-1", place,
          Excerpt(Json(format)));
   }
-  info.input_ids = ParseIntegers(Required(metadata, "input_ids", place), "input_ids", place);
+  Integers ids = ParseIntegers(Required(metadata, "input_ids", place), kMaxInteger,
+                               KeyName(place, "input_ids"));
+  info.input_ids = std::move(ids.values);
+  info.batch = ids.batch;
+  const int64_t tokens = TokensOf(info);
   const std::string& name = Required(metadata, "dtype", place);
   const std::optional<DType> dtype = ModelDTypeFromName(name);
   if (!dtype) {
@@ -71,15 +134,20 @@ TraceInfo ReadInfo(const SafetensorsFile& file) {
          place, Excerpt(Json(name)));
   }
   info.dtype = *dtype;
-  if (metadata.contains("positions")) {
-    info.positions = ParseIntegers(metadata.at("positions"), "positions", place);
-    if (info.positions.size() != info.input_ids.size()) {
-      Fail(ErrorCode::kBadInput, "{}: {} positions for {} input_ids", place, info.positions.size(),
-           info.input_ids.size());
-    }
+  if (const auto found = metadata.find("positions"); found != metadata.end()) {
+    info.positions = ParseLikeIds(found->second, "positions", kMaxInteger, info, place);
   } else {
-    info.positions.resize(info.input_ids.size());
-    std::iota(info.positions.begin(), info.positions.end(), 0);
+    for (size_t i = 0; i < info.input_ids.size(); ++i) {
+      info.positions.push_back(static_cast<int64_t>(i) % tokens);
+    }
+  }
+  info.attention_mask.assign(info.input_ids.size(), 1);
+  if (const auto found = metadata.find("attention_mask"); found != metadata.end()) {
+    info.attention_mask = ParseLikeIds(found->second, "attention_mask", 1, info, place);
+  }
+  info.chunks = {tokens};
+  if (const auto found = metadata.find("chunks"); found != metadata.end()) {
+    info.chunks = ParseChunks(found->second, tokens, place);
   }
   return info;
 }
@@ -99,6 +167,8 @@ Trace Trace::Parse(std::span<const std::byte> bytes, const std::string& place) {
   trace.info_ = ReadInfo(trace.file_);
   return trace;
 }
+
+int64_t Trace::tokens() const { return TokensOf(info_); }
 
 const TensorView* Trace::Find(std::string_view name) const {
   const TensorEntry* entry = file_.Find(name);

@@ -13,23 +13,27 @@
 
 namespace samebits {
 
+// Sequences of a batch lie one after the other: [B, T], row-major.
 struct TraceInfo {
   std::vector<int64_t> input_ids;
   std::vector<int64_t> positions;  // as many as ids; 0, 1, 2, ... unless the file says otherwise
-  DType dtype = DType::kF32;       // that the model ran in
+  std::vector<int64_t> attention_mask;  // as many as ids; 0 is padding; 1 unless the file says so
+  int64_t batch = 0;                    // sequences; 0: the tensors have no batch dimension
+  std::vector<int64_t> chunks;          // tokens of each forward pass in order; their sum is T
+  DType dtype = DType::kF32;            // that the model ran in
   std::map<std::string, std::string> metadata;  // all keys of the file
 };
 
 class Trace {
  public:
-  // Throws Error: all of SafetensorsFile's, a missing or malformed MUST key, a batch of more than
-  // one sequence (kUnsupported).
+  // Throws Error: all of SafetensorsFile's, a missing or malformed key, keys that contradict each
+  // other, another format (kUnsupported). Shapes of tensors are whoever's who knows the model.
   static Trace Open(const std::string& path);
   static Trace Parse(std::span<const std::byte> bytes, const std::string& place);
 
   const std::string& path() const { return file_.path(); }
   const TraceInfo& info() const { return info_; }
-  int64_t tokens() const { return static_cast<int64_t>(info_.input_ids.size()); }
+  int64_t tokens() const;  // T: of each sequence
   const std::vector<TensorEntry>& tensors() const { return file_.tensors(); }
   const TensorView* Find(std::string_view name) const;  // null when the trace skips it
 

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
 
 #include "samebits/base/error.h"
 #include "samebits/trace/trace.h"
@@ -13,7 +14,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size > 0) std::memcpy(copy.get(), data, size);
   try {
     const auto trace = samebits::Trace::Parse({copy.get(), size}, "input");
-    if (trace.info().positions.size() != trace.info().input_ids.size()) std::abort();
+    const samebits::TraceInfo& info = trace.info();
+    const size_t ids = info.input_ids.size();
+    if (info.positions.size() != ids || info.attention_mask.size() != ids) std::abort();
+    const int64_t sequences = info.batch == 0 ? 1 : info.batch;
+    if (trace.tokens() * sequences != static_cast<int64_t>(ids)) std::abort();
+    if (std::accumulate(info.chunks.begin(), info.chunks.end(), int64_t{0}) != trace.tokens()) {
+      std::abort();
+    }
   } catch (const samebits::Error&) {  // the expected outcome
   }
   return 0;

@@ -107,11 +107,73 @@ TEST(Trace, InputIds) {
 }
 
 TEST(Trace, Batches) {
-  EXPECT_THAT(ParseEdited("input_ids", "[[1, 2, 3]]").info().input_ids, ElementsAre(1, 2, 3));
-  EXPECT_THAT(EditError("input_ids", "[[1, 2, 3], [4, 5, 6]]", ErrorCode::kUnsupported),
-              HasSubstr("a batch of 2 sequences; supported is one"));
-  EXPECT_THAT(EditError("input_ids", "[[[1]]]"), HasSubstr("'input_ids'"));
-  EXPECT_THAT(EditError("input_ids", "[1, [2, 3]]"), HasSubstr("'input_ids'"));
+  const Trace one = ParseEdited("input_ids", "[[1, 2, 3]]");
+  EXPECT_THAT(one.info().input_ids, ElementsAre(1, 2, 3));
+  EXPECT_EQ(one.info().batch, 1);
+  EXPECT_EQ(one.tokens(), 3);
+  EXPECT_EQ(ParseWith(kMust).info().batch, 0);
+
+  const Trace two = ParseEdited("input_ids", "[[1, 2, 3], [4, 5, 6]]");
+  EXPECT_EQ(two.info().batch, 2);
+  EXPECT_EQ(two.tokens(), 3);
+  EXPECT_THAT(two.info().input_ids, ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(two.info().positions, ElementsAre(0, 1, 2, 0, 1, 2));
+  EXPECT_THAT(two.info().attention_mask, ElementsAre(1, 1, 1, 1, 1, 1));
+  EXPECT_THAT(two.info().chunks, ElementsAre(3));
+
+  Metadata padded = kMust;
+  padded["input_ids"] = "[[1, 2, 3], [4, 5, 6]]";
+  padded["positions"] = "[[0, 1, 2], [1, 0, 1]]";
+  padded["attention_mask"] = "[[1, 1, 1], [0, 1, 1]]";
+  padded["chunks"] = "[2, 1]";
+  const Trace all = ParseWith(padded);
+  EXPECT_THAT(all.info().positions, ElementsAre(0, 1, 2, 1, 0, 1));
+  EXPECT_THAT(all.info().attention_mask, ElementsAre(1, 1, 1, 0, 1, 1));
+  EXPECT_THAT(all.info().chunks, ElementsAre(2, 1));
+
+  EXPECT_THAT(EditError("input_ids", "[[1, 2, 3], [4, 5]]"),
+              HasSubstr("sequence 1 has 2 integers, the first has 3"));
+  for (const char* ids : {"[[[1]]]", "[1, [2, 3]]", "[[1], 2]", "[[1], []]", "[[], [1]]"}) {
+    EXPECT_THAT(EditError("input_ids", ids), HasSubstr("'input_ids'")) << ids;
+  }
+  for (const char* key : {"positions", "attention_mask"}) {
+    for (const auto& [value, shown] :
+         {std::pair{"[[0, 1, 1]]", "3 "}, std::pair{"[0, 1, 1, 0, 1, 1]", "6 "},
+          std::pair{"[[0, 1], [0, 1], [0, 1]]", "3 x 2 "}}) {
+      Metadata metadata = padded;
+      metadata[key] = value;
+      EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { ParseWith(metadata); }),
+                  HasSubstr(fmt::format("{}{} for 2 x 3 input_ids", shown, key)))
+          << value;
+    }
+  }
+}
+
+TEST(Trace, AttentionMask) {
+  EXPECT_THAT(ParseWith(kMust).info().attention_mask, ElementsAre(1, 1, 1));
+  EXPECT_THAT(ParseEdited("attention_mask", "[0, 1, 1]").info().attention_mask,
+              ElementsAre(0, 1, 1));
+  EXPECT_THAT(EditError("attention_mask", "[0, 1]"), HasSubstr("2 attention_mask for 3 input_ids"));
+  for (const char* value : {"2", "-1", "true", "1.0", "\"1\"", "4294967297"}) {
+    EXPECT_THAT(EditError("attention_mask", fmt::format("[1, {}, 1]", value)),
+                HasSubstr("'attention_mask': expected integers from 0 to 1, found"))
+        << value;
+  }
+}
+
+TEST(Trace, Chunks) {
+  EXPECT_THAT(ParseWith(kMust).info().chunks, ElementsAre(3));
+  EXPECT_THAT(ParseEdited("chunks", "[3]").info().chunks, ElementsAre(3));
+  EXPECT_THAT(ParseEdited("chunks", "[1, 1, 1]").info().chunks, ElementsAre(1, 1, 1));
+  for (const char* chunks : {"[2]", "[2, 2]", "[16777216]"}) {
+    EXPECT_THAT(EditError("chunks", chunks), HasSubstr("expected 3, as many as input_ids"));
+  }
+  EXPECT_THAT(EditError("chunks", "[3, 0]"), HasSubstr("a forward pass of 0 tokens"));
+  EXPECT_THAT(EditError("chunks", "[[3]]"), HasSubstr("a list of lists"));
+  for (const char* chunks : {"", "3", "[]", "{}", "null", "[-1, 4]", "[1.5, 1.5]", "[16777217]",
+                             "[18446744073709551615, 4]", "[3, [0]]"}) {
+    EXPECT_THAT(EditError("chunks", chunks), HasSubstr("'chunks'")) << chunks;
+  }
 }
 
 TEST(Trace, BreaksRulesOfSafetensors) {

@@ -7,6 +7,8 @@ the code they reach; they are left alone. Standard library only.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -232,8 +234,24 @@ def trace() -> dict[str, bytes]:
         "bad_ids_fraction": with_metadata(input_ids="[1.5, 2, 3]"),
         "bad_ids_huge": with_metadata(input_ids="[99999999999999999999, 2, 3]"),
         "bad_ids_nested": with_metadata(input_ids="[" * 2000 + "1" + "]" * 2000),
-        "bad_batch_of_two": with_metadata(input_ids="[[1, 2, 3], [4, 5, 6]]"),
-        "bad_batch_ragged": with_metadata(input_ids="[[1, 2], 3]"),
+        "ok_batch_padded": with_metadata(
+            input_ids="[[1, 2, 3], [4, 5, 6]]",
+            positions="[[0, 1, 2], [1, 0, 1]]",
+            attention_mask="[[1, 1, 1], [0, 1, 1]]",
+        ),
+        "ok_chunks": with_metadata(chunks="[2, 1]"),
+        "bad_batch_mixed": with_metadata(input_ids="[[1, 2], 3]"),
+        "bad_batch_ragged": with_metadata(input_ids="[[1, 2], [3]]"),
+        "bad_batch_of_other_positions": with_metadata(
+            input_ids="[[1, 2, 3], [4, 5, 6]]", positions="[[0, 1], [0, 1], [0, 1]]"
+        ),
+        "bad_mask_count": with_metadata(attention_mask="[1, 1]"),
+        "bad_mask_two": with_metadata(attention_mask="[1, 2, 1]"),
+        "bad_chunks_sum": with_metadata(chunks="[2, 2]"),
+        "bad_chunks_zero": with_metadata(chunks="[3, 0]"),
+        "bad_chunks_negative": with_metadata(chunks="[4, -1]"),
+        "bad_chunks_nested": with_metadata(chunks="[[3]]"),
+        "bad_chunks_text": with_metadata(chunks="all"),
         "bad_dtype_missing": with_metadata(dtype=None),
         "bad_dtype_other": with_metadata(dtype="float8"),
         "bad_positions_count": with_metadata(positions="[0, 1]"),
@@ -243,8 +261,109 @@ def trace() -> dict[str, bytes]:
     }
 
 
+def signed(profile: Entry) -> bytes:
+    """A profile's text, with the digest that fits."""
+    rest = {key: value for key, value in profile.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**rest, "digest": digest}, separators=(",", ":")).encode()
+
+
+def golden_profile() -> Entry:
+    """One of the goldens, cut down: all its rules, an entry or two a section."""
+    path = HERE.parent / "golden" / "float32-threads1.profile.json"
+    full: Entry = json.loads(path.read_text())
+    for key in ("linear", "scores", "context", "sdpa_scores", "sdpa_context"):
+        full[key] = full[key][:2]
+    full["cpu_flags"] = full["cpu_flags"][:3]
+    full["weight_alignment"] = dict(list(full["weight_alignment"].items())[:2])
+    for angles in full["functions"]["rotary"]:
+        angles["cos"], angles["sin"] = angles["cos"][:4], angles["sin"][:4]
+    return full
+
+
+def profile() -> dict[str, bytes]:
+    golden = golden_profile()
+    text = signed(golden)
+    proof = {"compared": 8, "differing": 0}
+    small: Entry = {
+        "format": "samebits-profile-1",
+        "framework": "torch",
+        "framework_version": "2.13.0",
+        "cpu": "any",
+        "threads": 1,
+        "dtype": "float32",
+        "rules": [{"bias": "last", "classes": [{"order": {"family": "chain"}}]}],
+        "linear": [
+            {"in_features": 8, "out_features": 9, "bias": False, "rows": [1, 9], "rule": 0,
+             "proof": proof},
+        ],
+        "scores": [
+            {"head_dim": 8, "matrices": [1, 1], "batch": 1, "kv_heads": 1, "rows": [1, 9],
+             "keys": "rows", "rule": 0, "proof": proof},
+        ],
+        "functions": {},
+    }  # fmt: skip
+    tree = {"family": "tree", "tree": [0, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1]}
+    lanes = {"family": "lanes", "stages": [{"lanes": 4, "vectors": 2, "accumulators": 2}],
+             "peel": {"of": "w", "least": 1}}  # fmt: skip
+    groups = {"family": "chain", "group": [[[0, 2], [1, 3]]], "tail": "descending"}
+
+    def edited(*path: Any, value: Any) -> bytes:
+        copied = copy.deepcopy(small)
+        place: Any = copied
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+        return signed(copied)
+
+    def ordered(order: Any) -> bytes:
+        return edited("rules", 0, "classes", 0, "order", value=order)
+
+    linear = ("linear", 0)
+    without = {key: value for key, value in small.items() if key != "functions"}
+    return {
+        "ok_golden": text,
+        "ok_small": signed(small),
+        "ok_no_entries": edited("linear", value=[]),
+        "ok_tree": ordered(tree),
+        "ok_lanes": ordered(lanes),
+        "ok_groups": ordered(groups),
+        "ok_unproven": edited(*linear, "proof", value={"compared": 0, "differing": 0}),
+        "bad_nothing": b"",
+        "bad_list": b"[]",
+        "bad_empty_object": b"{}",
+        "bad_truncated": text[: len(text) // 2],
+        "bad_duplicate_key": text[:-1] + b',"threads":1}',
+        "bad_deep_nesting": b'{"format":' + b"[" * 5000,
+        "bad_digest": text.replace(b"sha256:", b"sha256:0"),
+        "bad_edited": text.replace(b'"threads":1', b'"threads":2'),
+        "bad_format_other": edited("format", value="samebits-profile-2"),
+        "bad_framework": edited("framework", value="jax"),
+        "bad_dtype": edited("dtype", value="float8"),
+        "bad_threads_huge": edited("threads", value=2**64),
+        "bad_functions_missing": signed(without),
+        "bad_rules_empty": edited("rules", value=[]),
+        "bad_rule_index": edited(*linear, "rule", value=1),
+        "bad_rule_index_negative": edited(*linear, "rule", value=-1),
+        "bad_rows_reversed": edited(*linear, "rows", value=[9, 1]),
+        "bad_rows_zero": edited(*linear, "rows", value=[0, 1]),
+        "bad_rows_huge": edited(*linear, "rows", value=[1, 2**64 - 1]),
+        "bad_rows_one": edited(*linear, "rows", value=[1]),
+        "bad_keys_word": edited("scores", 0, "keys", value="all"),
+        "bad_entry_key_unknown": edited(*linear, "flags", value=1),
+        "bad_key_unknown": edited("colour", value="blue"),
+        "bad_alignment_list": edited("weight_alignment", value=[0]),
+        "bad_order_family": ordered({"family": "spiral"}),
+        "bad_order_key_unknown": ordered({"family": "chain", "blocks": 3}),
+        "bad_lanes_huge": ordered({**lanes, "stages": [{"lanes": 2**40}]}),
+        "bad_tree_left_over": ordered({"family": "tree", "tree": [0, 1, 2]}),
+        "bad_tree_twice": ordered({"family": "tree", "tree": [0, 0, -1]}),
+    }
+
+
 def main() -> None:
-    for target in (safetensors, config, trace):
+    for target in (safetensors, config, trace, profile):
         folder = HERE / target.__name__
         folder.mkdir(exist_ok=True)
         for old in [*folder.glob("ok_*"), *folder.glob("bad_*")]:

@@ -141,6 +141,14 @@ class HostileTest : public testing::Test {
             {"diff", work_ / "good", trace()},
             {"inspect", trace()}};
   }
+  // Those that compare two checkpoints.
+  std::vector<Arguments> WeightCommands() {
+    const std::string good = work_ / "weights.safetensors";
+    if (!fs::exists(good)) fs::copy_file(folder_ / "model.safetensors", good);
+    return {{"diff", model(), good},
+            {"diff", good, model(), "--json"},
+            {"diff", folder_ / "model.safetensors", good, "--head-dim", "8"}};
+  }
 
   // Replaces the file by damaged ones; each goes to one of the commands in turn.
   template <typename Damage>
@@ -216,6 +224,9 @@ class HostileTest : public testing::Test {
 };
 
 TEST_F(HostileTest, TruncatedWeights) { RunTruncated("model.safetensors", ModelCommands()); }
+TEST_F(HostileTest, TruncatedWeightsCompared) {
+  RunTruncated("model.safetensors", WeightCommands());
+}
 TEST_F(HostileTest, TruncatedConfig) { RunTruncated("config.json", ModelCommands()); }
 TEST_F(HostileTest, TruncatedTokenizer) { RunTruncated("tokenizer.json", {TextCommand()}); }
 TEST_F(HostileTest, TruncatedTrace) { RunTruncated("trace.safetensors", TraceCommands()); }
@@ -235,6 +246,9 @@ TEST_F(HostileTest, RandomTrace) { RunRandom("trace.safetensors", TraceCommands(
 
 TEST_F(HostileTest, EditedWeights) {
   RunDamaged("model.safetensors", ModelCommands(), kEdits, EditSafetensors);
+}
+TEST_F(HostileTest, EditedWeightsCompared) {
+  RunDamaged("model.safetensors", WeightCommands(), kEdits, EditSafetensors);
 }
 TEST_F(HostileTest, EditedConfig) { RunDamaged("config.json", ModelCommands(), kEdits, EditText); }
 TEST_F(HostileTest, EditedTrace) {
@@ -296,8 +310,10 @@ TEST_F(HostileTest, RandomValuesOfWeightsAndTraces) {
     uint64_t header = 0;
     std::memcpy(&header, good.data(), 8);
     std::mt19937 random(5);
-    const auto commands =
-        std::string(name) == "model.safetensors" ? ModelCommands() : TraceCommands();
+    auto commands = std::string(name) == "model.safetensors" ? ModelCommands() : TraceCommands();
+    if (std::string(name) == "model.safetensors") {
+      for (const Arguments& command : WeightCommands()) commands.push_back(command);
+    }
     for (size_t i = 0; i < 3 * commands.size(); ++i) {
       std::string bytes = good;
       for (size_t at = 8 + header; at < bytes.size(); ++at) {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 BINARY = Path(os.environ.get("SAMEBITS", ROOT / "build" / "release" / "samebits"))
 NANO = ROOT / "models" / "nano"
 

@@ -1,0 +1,130 @@
+"""Rules that have been seen in PyTorch's kernels: what the probe tries before it searches.
+
+Where each was seen: docs/numerics/torch-linear.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from samebits.orders import ChainOrder, LaneOrder, LaneStage, Peel, SumOrder
+from samebits.rules import Columns, OrderClass, SumRule
+
+# ATen's dot product of bfloat16 and float16 operands.
+LANES_8X8 = LaneOrder((LaneStage(8, 8, 8), LaneStage(8, 2, 1)), tail_fused=False)
+# ATen's sum with four partial sums.
+PARTIAL_4 = LaneOrder((LaneStage(4, 1, 1, sequence_lanes=True),), tail_in_lane_0=True)
+# ATen's plain loop, and MKL's for few rows.
+PLAIN = ChainOrder(fused=False)
+# MKL's blocked kernel.
+BLOCKED = ChainOrder(block=192, halve_below=384)
+
+
+def pairs(block: int) -> ChainOrder:
+    """oneDNN with VDPBF16PS: pairs, the odd element first, denormals flushed."""
+    return ChainOrder(block=block, group=(1, 0), flush=True, first_set=True)
+
+
+def _dot(vectors: int, accumulators: int, peel: Peel) -> LaneOrder:
+    stage = LaneStage(4, vectors, accumulators)
+    return LaneOrder((stage,), peel=peel, fused=False, tail_fused=False)
+
+
+def _one(order: SumOrder, bias: str = "last") -> SumRule:
+    return SumRule((OrderClass(order),), bias)
+
+
+_BY_X_ROW = Peel(of="x")
+_SMALL = (
+    OrderClass(_dot(1, 1, _BY_X_ROW), Columns("complete", 4)),
+    OrderClass(_dot(2, 2, _BY_X_ROW), Columns("rest", 4)),
+)
+_BY_X = Peel(of="x", row=0, least=1)
+# MKL's matrix-vector product and its dot kernel for few rows or columns.
+ROW_RULE = SumRule(
+    (
+        OrderClass(_dot(1, 1, Peel(of="w", row=3, least=1)), Columns("complete", 4)),
+        OrderClass(_dot(2, 2, _BY_X), Columns("rest", 4, at=0)),
+        OrderClass(_dot(2, 1, _BY_X), Columns("rest", 4, at=1)),
+        OrderClass(_dot(2, 2, _BY_X), Columns("rest", 4, at=2)),
+    ),
+    "first",
+)
+SMALL_RULE = SumRule(_SMALL, "first")
+BLOCKED_RULE = _one(BLOCKED, "first")
+LANES_RULE = _one(LANES_8X8)
+PARTIAL_4_RULE = _one(PARTIAL_4)
+PLAIN_RULE = _one(PLAIN)
+SSE_RULE = _one(_dot(1, 1, Peel()))
+
+
+def _cut(row: int, rest: tuple[OrderClass, ...]) -> SumRule:
+    first = OrderClass(BLOCKED, row_end=row)
+    last = [OrderClass(c.order, c.columns, row_begin=row) for c in rest]
+    return SumRule((first, *last), "first")
+
+
+def _cut_row(rows: int, threads: int) -> int:
+    """Where MKL cuts the rows for two threads, where the second part is of 1 to 3 rows; or 0."""
+    if threads != 2 or rows < 5:
+        return 0
+    half = (rows + 1) // 2
+    first = (half + 3) // 4 * 4
+    return first if 1 <= rows - first <= 3 else 0
+
+
+def _pair_rules() -> Iterator[SumRule]:
+    yield _one(pairs(512))
+    yield _one(pairs(1024))
+
+
+def product_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
+    """For linear layers and q k^T, the likeliest first."""
+    if dtype != "float32":
+        return [LANES_RULE, *_pair_rules(), PLAIN_RULE, PARTIAL_4_RULE]
+    cut = _cut_row(rows, threads)
+    rules = [_cut(cut, _SMALL)] if cut else []
+    likely = [ROW_RULE] if rows == 1 else [SMALL_RULE] if rows <= 3 else [BLOCKED_RULE]
+    return [*likely, *rules, BLOCKED_RULE, SMALL_RULE, ROW_RULE, PLAIN_RULE]
+
+
+def context_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
+    """For p v of eager attention."""
+    if dtype != "float32":
+        return [PARTIAL_4_RULE, *_pair_rules(), PLAIN_RULE, LANES_RULE]
+    cut = _cut_row(rows, threads)
+    rules = [_cut(cut, (OrderClass(PLAIN),))] if cut else []
+    likely = [PLAIN_RULE] if rows <= 3 else [BLOCKED_RULE]
+    return [*likely, *rules, BLOCKED_RULE, PLAIN_RULE]
+
+
+_EIGHTS = ChainOrder(group=(0, 1, 2, 3, (((4, 5), 6), 7)), start_in_chain=True, fused=False)
+_FOURS = ChainOrder(
+    group=(((0, 2), (1, 3)),), tail_descending=True, start_in_chain=True, fused=False
+)
+_IN_CHAIN = ChainOrder(start_in_chain=True, fused=False)
+_BY_Y = Peel(of="y")
+FEW_ROWS_RULE = SumRule(
+    (
+        OrderClass(_EIGHTS, Columns("in_peel", peel=_BY_Y)),
+        OrderClass(_IN_CHAIN, Columns("after_peel", peel=_BY_Y)),
+    ),
+    "first",
+)
+FOURS_RULE = _one(_FOURS, "first")
+
+
+def sdpa_score_rules(dtype: str) -> list[SumRule]:
+    """For one block of q k^T inside the fused attention kernel."""
+    if dtype == "float32":
+        return [ROW_RULE, SMALL_RULE, BLOCKED_RULE]
+    if dtype == "float16":
+        return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
+    return [SSE_RULE, SMALL_RULE, BLOCKED_RULE]
+
+
+def sdpa_context_rules(dtype: str) -> list[SumRule]:
+    """For one block of p v inside the fused attention kernel."""
+    if dtype != "bfloat16":
+        return [FEW_ROWS_RULE, BLOCKED_RULE]
+    return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE]

@@ -1,0 +1,121 @@
+#include "samebits/engine/canonical_arithmetic.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "samebits/base/error.h"
+#include "samebits/numerics/rope.h"
+
+namespace samebits {
+
+void CanonicalArithmetic::Linear(const Node&, const LinearArgs& args) {
+  // Pieces of a multiple of the kernels' blocks, some for every thread.
+  constexpr int64_t kBlock = 24;
+  const int64_t out = args.out_features;
+  const int64_t wanted = std::max<int64_t>(kBlock, out / (8 * pool_.threads()));
+  const int64_t piece_outs = (wanted + kBlock - 1) / kBlock * kBlock;
+  pool_.ParallelFor((out + piece_outs - 1) / piece_outs, [&](int64_t piece) {
+    kernels_.linear(args, 0, args.rows, piece * piece_outs,
+                    std::min(out, (piece + 1) * piece_outs));
+  });
+}
+
+void CanonicalArithmetic::RmsNorm(const Node&, const RmsNormArgs& args) {
+  ForRows(args.rows, args.size,
+          [&](int64_t begin, int64_t end) { kernels_.rms_norm(args, begin, end); });
+}
+
+void CanonicalArithmetic::Rotary(const Node& node, DType dtype, const RotaryRows& rows,
+                                 void* cosine, void* sine) {
+  const int64_t head_dim = node.attributes.head_dim;
+  const RotaryTable table = MakeRotaryTable(node.attributes.rope, head_dim, rows.text_lengths);
+  const auto count = static_cast<int64_t>(rows.positions.size());
+  const RotaryArgs args{dtype,
+                        rows.positions.data(),
+                        table.inv_freq.data(),
+                        table.row_stride,
+                        table.scaling,
+                        cosine,
+                        sine,
+                        count,
+                        head_dim};
+  constexpr int64_t kCost = 16;  // a cosine and a sine, in elements of other operations
+  ForRows(count, kCost * head_dim,
+          [&](int64_t begin, int64_t end) { kernels_.rotary(args, begin, end); });
+}
+
+void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionPart> parts) {
+  const Attributes& a = node.attributes;
+  struct Piece {
+    size_t part;
+    int64_t head_begin, head_end, row_begin, row_end;
+  };
+  const int64_t group = a.heads / a.kv_heads;  // heads that share keys and values
+  constexpr int64_t kRows = 8;
+  int64_t blocks = 0;
+  for (const AttentionPart& part : parts) blocks += (part.args.rows + kRows - 1) / kRows;
+  // Sharing the reads of keys and values is worth less than a thread that has nothing to do.
+  const int64_t piece_heads = blocks * a.kv_heads >= pool_.threads() ? group : 1;
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const AttentionPart& part = parts[i];
+    SAMEBITS_CHECK(part.padding == 0, "canonical sequences are ragged, not padded");
+    if (part.recorder != nullptr &&
+        (part.recorder->Wants(node.outputs[0]) || part.recorder->Wants(node.outputs[1]))) {
+      AttentionRecorded(node, part);
+      continue;
+    }
+    const int64_t rows = part.args.rows;
+    for (int64_t head = 0; head < a.heads; head += piece_heads) {
+      for (int64_t row = 0; row < rows; row += kRows) {
+        pieces.push_back({i, head, head + piece_heads, row, std::min(rows, row + kRows)});
+      }
+    }
+  }
+  pool_.ParallelFor(static_cast<int64_t>(pieces.size()), [&](int64_t at) {
+    const Piece& piece = pieces[static_cast<size_t>(at)];
+    kernels_.attention(parts[piece.part].args, piece.head_begin, piece.head_end, piece.row_begin,
+                       piece.row_end);
+  });
+}
+
+// In blocks of rows, so that scores and probs take bounded memory.
+void CanonicalArithmetic::AttentionRecorded(const Node& node, const AttentionPart& part) {
+  const AttentionArgs& whole = part.args;
+  constexpr int64_t kBytes = 16 << 20;
+  const int64_t size = DTypeSize(whole.dtype);
+  const int64_t row_bytes = whole.heads * (part.before + whole.rows) * size;
+  const int64_t block = std::max<int64_t>(1, kBytes / row_bytes);
+  const int64_t width = whole.heads * whole.head_dim * size;
+  const bool wants[] = {part.recorder->Wants(node.outputs[0]),
+                        part.recorder->Wants(node.outputs[1])};
+  for (int64_t row = 0; row < whole.rows; row += block) {
+    AttentionArgs args = whole;
+    args.rows = std::min(block, whole.rows - row);
+    args.first_key_count = whole.first_key_count + row;
+    args.q = static_cast<const std::byte*>(whole.q) + row * width;
+    args.context = static_cast<std::byte*>(whole.context) + row * width;
+    Tensor recorded[2];
+    for (size_t i = 0; i < 2; ++i) {
+      if (!wants[i]) continue;
+      recorded[i] =
+          Tensor(args.dtype, {args.heads, args.rows, args.first_key_count + args.rows - 1});
+      (i == 0 ? args.scores : args.probs) = recorded[i].data();
+    }
+    pool_.ParallelFor(
+        args.heads, [&](int64_t head) { kernels_.attention(args, head, head + 1, 0, args.rows); });
+    for (size_t i = 0; i < 2; ++i) {
+      if (wants[i]) part.recorder->Record(node.outputs[i], recorded[i].view(), part.before + row);
+    }
+  }
+}
+
+void CanonicalArithmetic::Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) {
+  const int64_t row_bytes = width * DTypeSize(dtype);
+  ForRows(rows, width, [&](int64_t begin, int64_t end) {
+    kernels_.silu(dtype, static_cast<const std::byte*>(x) + begin * row_bytes,
+                  static_cast<std::byte*>(y) + begin * row_bytes, (end - begin) * width);
+  });
+}
+
+}  // namespace samebits

@@ -1,0 +1,421 @@
+#include "samebits/kernels/replay.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "samebits/base/error.h"
+#include "samebits/kernels/replay_tiles.h"
+#include "samebits/tensor/convert.h"
+
+namespace samebits {
+namespace {
+
+constexpr int64_t kChunk = 256;           // elements of a chain's tile
+constexpr int64_t kTileFloats = 1 << 15;  // widened weights of a lane order's tile
+
+float Load(DType dtype, const void* data, int64_t i) {
+  switch (dtype) {
+    case DType::kBF16:
+      return BF16ToFloat(static_cast<const uint16_t*>(data)[i]);
+    case DType::kF16:
+      return F16ToFloat(static_cast<const uint16_t*>(data)[i]);
+    default:
+      return static_cast<const float*>(data)[i];
+  }
+}
+
+void Store(DType dtype, void* data, int64_t i, float value) {
+  switch (dtype) {
+    case DType::kBF16:
+      static_cast<uint16_t*>(data)[i] = FloatToBF16(value);
+      break;
+    case DType::kF16:
+      static_cast<uint16_t*>(data)[i] = FloatToF16(value);
+      break;
+    default:
+      static_cast<float*>(data)[i] = value;
+  }
+}
+
+float Rounded(DType dtype, float value) {
+  if (dtype == DType::kBF16) return BF16ToFloat(FloatToBF16(value));
+  return dtype == DType::kF16 ? F16ToFloat(FloatToF16(value)) : value;
+}
+
+// `count` neighbours from element `first` on.
+void Widen(DType dtype, const void* data, int64_t first, float* to, int64_t count) {
+  switch (dtype) {
+    case DType::kBF16:
+      WidenBF16Avx2(static_cast<const uint16_t*>(data) + first, to, count);
+      break;
+    case DType::kF16:
+      WidenF16Avx2(static_cast<const uint16_t*>(data) + first, to, count);
+      break;
+    default:
+      std::memcpy(to, static_cast<const float*>(data) + first, static_cast<size_t>(count) * 4);
+  }
+}
+
+// A region of a product: its operands widened, and its outputs taken.
+class Region {
+ public:
+  Region(const ProductArgs& args, BiasRule bias, const OrderRegion& where)
+      : a_(args), bias_(bias), where_(where) {
+    x_.resize(static_cast<size_t>(rows() * size()));
+    for (int64_t r = 0; r < rows(); ++r) {
+      Widen(a_.dtype, a_.x, (where_.row_begin + r) * a_.x_row_stride, &x_[r * size()], size());
+    }
+  }
+
+  int64_t rows() const { return where_.row_end - where_.row_begin; }
+  int64_t out_begin() const { return where_.out_begin; }
+  int64_t out_end() const { return where_.out_end; }
+  int64_t size() const { return a_.in_features; }
+  int32_t peel() const { return where_.peel; }
+  std::vector<float>& x() { return x_; }  // [rows, size]
+  bool has_c() const { return a_.bias != nullptr || a_.accumulate; }
+  bool c_first() const { return has_c() && bias_ == BiasRule::kFirst; }
+
+  float C(int64_t r, int64_t n) const {
+    if (a_.bias != nullptr) return Load(a_.weight_dtype, a_.bias, n);
+    return Load(a_.y_dtype, a_.y, (where_.row_begin + r) * a_.y_row_stride + n);
+  }
+
+  // Rows of w as fp32: in place, or widened into `buffer` [outs, size].
+  const float* Rows(int64_t n, int64_t outs, std::vector<float>& buffer, int64_t& stride) const {
+    if (a_.weight_dtype == DType::kF32 && a_.w_in_stride == 1) {
+      stride = a_.w_out_stride;
+      return static_cast<const float*>(a_.w) + n * a_.w_out_stride;
+    }
+    stride = size();
+    buffer.resize(static_cast<size_t>(outs * size()));
+    for (int64_t c = 0; c < outs; ++c) {
+      float* to = &buffer[c * size()];
+      const int64_t first = (n + c) * a_.w_out_stride;
+      if (a_.w_in_stride == 1) {
+        Widen(a_.weight_dtype, a_.w, first, to, size());
+      } else {
+        for (int64_t k = 0; k < size(); ++k) {
+          to[k] = Load(a_.weight_dtype, a_.w, first + k * a_.w_in_stride);
+        }
+      }
+    }
+    return buffer.data();
+  }
+
+  // Elements k .. k + count - 1 of up to kChainTileOuts outputs: [count, kChainTileOuts], outputs
+  // beyond `outs` as 0.
+  void Columns(int64_t n, int64_t outs, int64_t k, int64_t count, float* to) const {
+    if (a_.w_out_stride == 1) {
+      for (int64_t j = 0; j < count; ++j, to += kChainTileOuts) {
+        Widen(a_.weight_dtype, a_.w, n + (k + j) * a_.w_in_stride, to, outs);
+        std::fill(to + outs, to + kChainTileOuts, 0.0F);
+      }
+      return;
+    }
+    alignas(32) float rows[kChainTileOuts * kChunk];
+    for (int64_t c = 0; c < kChainTileOuts; ++c) {
+      float* row = rows + c * kChunk;
+      const int64_t first = (n + c) * a_.w_out_stride + k * a_.w_in_stride;
+      if (c >= outs) {
+        std::fill(row, row + count, 0.0F);
+      } else if (a_.w_in_stride == 1) {
+        Widen(a_.weight_dtype, a_.w, first, row, count);
+      } else {
+        for (int64_t j = 0; j < count; ++j) {
+          row[j] = Load(a_.weight_dtype, a_.w, first + j * a_.w_in_stride);
+        }
+      }
+    }
+    TransposeAvx2(rows, kChunk, to, count);
+  }
+
+  // Takes the sums of outputs n .. n + outs - 1. c_inside: they hold c already.
+  void Take(int64_t n, int64_t outs, const float* sums, int64_t stride, bool c_inside) const {
+    const bool add = has_c() && !c_inside;
+    for (int64_t r = 0; r < rows(); ++r) {
+      for (int64_t i = 0; i < outs; ++i) {
+        float sum = sums[r * stride + i];
+        if (add) {
+          if (bias_ == BiasRule::kRounded) sum = Rounded(a_.y_dtype, sum);  // round: see kRounded
+          sum = C(r, n + i) + sum;
+        }
+        // round: to the output's dtype
+        Store(a_.y_dtype, a_.y, (where_.row_begin + r) * a_.y_row_stride + n + i, sum);
+      }
+    }
+  }
+
+ private:
+  const ProductArgs& a_;
+  BiasRule bias_;
+  const OrderRegion& where_;
+  std::vector<float> x_;
+};
+
+void TailOf(Region& region, const float* w, int64_t w_stride, int64_t outs, int64_t begin,
+            int64_t end, ProductKind kind, float* sums) {
+  TailTileAvx2({.x = &region.x()[begin],
+                .w = w + begin,
+                .sums = sums,
+                .x_stride = region.size(),
+                .w_stride = w_stride,
+                .sums_stride = outs,
+                .rows = region.rows(),
+                .outs = outs,
+                .size = end - begin,
+                .fused = kind == ProductKind::kFused});
+}
+
+// Whether LaneTile can do it.
+bool FastLanes(const LaneOrder& order) {
+  return !order.tail_in_lane_0 &&
+         std::all_of(order.stages.begin(), order.stages.end(), [](const LaneStage& stage) {
+           return (stage.lanes == 4 || stage.lanes == 8) && stage.join_lanes == Joining::kHalves &&
+                  stage.accumulators <= kMaxTileAccumulators;
+         });
+}
+
+void RunLanes(const LaneOrder& order, Region& region) {
+  const int64_t size = region.size(), rows = region.rows();
+  const int64_t peel = std::min<int64_t>(region.peel(), size);
+  const int64_t tile_outs = std::clamp<int64_t>(kTileFloats / std::max<int64_t>(size, 1), 4, 64);
+  std::vector<float> buffer, start, total, joined;
+  for (int64_t n = region.out_begin(); n < region.out_end(); n += tile_outs) {
+    const int64_t outs = std::min(tile_outs, region.out_end() - n);
+    int64_t stride = 0;
+    const float* w = region.Rows(n, outs, buffer, stride);
+    start.assign(static_cast<size_t>(rows * outs), 0.0F);
+    total.resize(start.size());
+    joined.resize(start.size());
+    if (peel > 0) TailOf(region, w, stride, outs, 0, peel, order.product, start.data());
+    int64_t k = peel;
+    for (size_t i = 0; i < order.stages.size(); ++i) {
+      const LaneStage& stage = order.stages[i];
+      const int64_t turn = int64_t{stage.lanes} * stage.vectors, turns = (size - k) / turn;
+      if (i > 0 && turns == 0) {
+        for (float& sum : total) sum = sum + 0.0F;  // the joined zeros
+        continue;
+      }
+      LaneTileAvx2({.x = region.x().data() + k,
+                    .w = w + k,
+                    .start = i == 0 && peel > 0 ? start.data() : nullptr,
+                    .sums = i == 0 ? total.data() : joined.data(),
+                    .x_stride = size,
+                    .w_stride = stride,
+                    .sums_stride = outs,
+                    .rows = rows,
+                    .outs = outs,
+                    .turns = turns,
+                    .lanes = stage.lanes,
+                    .vectors = stage.vectors,
+                    .accumulators = stage.accumulators,
+                    .accumulators_in_sequence = stage.join_accumulators == Joining::kSequence,
+                    .fused = order.product == ProductKind::kFused});
+      k += turns * turn;
+      if (i == 0) continue;
+      for (size_t j = 0; j < total.size(); ++j) total[j] = total[j] + joined[j];
+    }
+    TailOf(region, w, stride, outs, k, size, order.tail_product, total.data());
+    region.Take(n, outs, total.data(), outs, /*c_inside=*/false);
+  }
+}
+
+// Four partial sums, element k to sum k mod 4.
+bool FourSums(const LaneOrder& order) {
+  const LaneStage four = {.lanes = 4, .join_lanes = Joining::kSequence};
+  return order.stages.size() == 1 && order.stages[0].lanes == 4 && order.stages[0].vectors == 1 &&
+         order.stages[0].join_lanes == four.join_lanes && order.tail_in_lane_0 &&
+         order.product == order.tail_product && order.peel == Peel();
+}
+
+void RunFourSums(const LaneOrder& order, Region& region) {
+  const int64_t size = region.size(), rows = region.rows();
+  std::vector<float> sums(static_cast<size_t>(rows * 4 * kChainTileOuts));
+  std::vector<float> total(static_cast<size_t>(rows * kChainTileOuts));
+  std::vector<float> w(static_cast<size_t>(kChunk * kChainTileOuts));
+  for (int64_t n = region.out_begin(); n < region.out_end(); n += kChainTileOuts) {
+    const int64_t outs = std::min(kChainTileOuts, region.out_end() - n);
+    std::fill(sums.begin(), sums.end(), 0.0F);
+    for (int64_t k = 0; k < size; k += kChunk) {
+      const int64_t count = std::min(kChunk, size - k);
+      region.Columns(n, outs, k, count, w.data());
+      ChainTileAvx2({.x = region.x().data() + k,
+                     .w = w.data(),
+                     .sums = sums.data(),
+                     .x_stride = size,
+                     .rows = rows,
+                     .size = count,
+                     .lanes = 4,
+                     .fused = order.product == ProductKind::kFused,
+                     .flush = false});
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* p = &sums[r * 4 * kChainTileOuts];
+      for (int64_t i = 0; i < kChainTileOuts; ++i) {
+        total[r * kChainTileOuts + i] =
+            ((p[i] + p[kChainTileOuts + i]) + p[2 * kChainTileOuts + i]) +
+            p[3 * kChainTileOuts + i];
+      }
+    }
+    region.Take(n, outs, total.data(), kChainTileOuts, /*c_inside=*/false);
+  }
+}
+
+// Chains whose steps are single elements are plain chains over elements in another order.
+bool SingleSteps(const ChainOrder& order) {
+  return std::all_of(order.group.begin(), order.group.end(),
+                     [](const std::vector<int32_t>& step) { return step.size() == 1; });
+}
+
+class ChainRun {
+ public:
+  ChainRun(const ChainOrder& order, Region& region)
+      : order_(order),
+        region_(region),
+        group_(std::max<int64_t>(std::ssize(order.group), 1)),
+        partial_(static_cast<size_t>(region.rows() * kChainTileOuts)),
+        total_(partial_.size()),
+        w_(static_cast<size_t>(kChunk * kChainTileOuts)),
+        moved_(w_.size()) {
+    SetOrder();
+  }
+
+  void Run() {
+    for (int64_t n = region_.out_begin(); n < region_.out_end(); n += kChainTileOuts) {
+      const int64_t outs = std::min(kChainTileOuts, region_.out_end() - n);
+      const bool inside = region_.c_first();
+      for (int64_t i = 0; i < std::ssize(total_); ++i) {
+        const int64_t c = i % kChainTileOuts;
+        total_[i] = inside && c < outs ? region_.C(i / kChainTileOuts, n + c) : 0.0F;
+      }
+      bool set = order_.first_set && !inside;
+      const int64_t block = BlockSize(order_, region_.size());
+      for (int64_t k = 0; k < region_.size(); k += block) {
+        Block(n, outs, k, std::min(block, region_.size() - k));
+        const bool replace = set || order_.start_in_chain;
+        for (size_t i = 0; i < total_.size(); ++i) {
+          total_[i] = replace ? partial_[i] : total_[i] + partial_[i];
+        }
+        set = false;
+      }
+      region_.Take(n, outs, total_.data(), kChainTileOuts, inside);
+    }
+  }
+
+ private:
+  // element_[k]: which element is the k-th of the chain. x is put into that order.
+  void SetOrder() {
+    if (order_.group.empty() && !order_.tail_descending) return;
+    const int64_t size = region_.size(), block = BlockSize(order_, size);
+    element_.resize(static_cast<size_t>(size));
+    for (int64_t begin = 0; begin < size; begin += block) {
+      const int64_t end = std::min(begin + block, size);
+      int64_t k = begin;
+      if (!order_.group.empty()) {
+        for (; k + group_ <= end; k += group_) {
+          for (int64_t i = 0; i < group_; ++i) element_[k + i] = k + order_.group[i][0];
+        }
+      }
+      for (int64_t i = k; i < end; ++i) {
+        element_[i] = order_.tail_descending ? end - 1 - (i - k) : i;
+      }
+    }
+    std::vector<float> row(static_cast<size_t>(size));
+    for (int64_t r = 0; r < region_.rows(); ++r) {
+      float* x = &region_.x()[r * size];
+      for (int64_t k = 0; k < size; ++k) row[k] = x[element_[k]];
+      std::copy(row.begin(), row.end(), x);
+    }
+  }
+
+  void Block(int64_t n, int64_t outs, int64_t begin, int64_t size) {
+    if (order_.start_in_chain) {
+      partial_ = total_;
+    } else {
+      std::fill(partial_.begin(), partial_.end(), 0.0F);
+    }
+    // Whole groups, so that a chunk's elements are its own; a descending tail is one chunk.
+    const int64_t chunk = kChunk / group_ * group_;
+    for (int64_t k = 0; k < size; k += chunk) {
+      const int64_t count = std::min(chunk, size - k);
+      const float* w = Chunk(n, outs, begin + k, count);
+      ChainTileAvx2({.x = region_.x().data() + begin + k,
+                     .w = w,
+                     .sums = partial_.data(),
+                     .x_stride = region_.size(),
+                     .rows = region_.rows(),
+                     .size = count,
+                     .lanes = 1,
+                     .fused = order_.product == ProductKind::kFused,
+                     .flush = order_.flush});
+    }
+  }
+
+  const float* Chunk(int64_t n, int64_t outs, int64_t k, int64_t count) {
+    region_.Columns(n, outs, k, count, w_.data());
+    if (element_.empty()) return w_.data();
+    for (int64_t j = 0; j < count; ++j) {
+      std::memcpy(&moved_[j * kChainTileOuts], &w_[(element_[k + j] - k) * kChainTileOuts],
+                  kChainTileOuts * sizeof(float));
+    }
+    return moved_.data();
+  }
+
+  const ChainOrder& order_;
+  Region& region_;
+  int64_t group_;
+  std::vector<int64_t> element_;
+  std::vector<float> partial_, total_;  // [rows, kChainTileOuts]
+  std::vector<float> w_, moved_;        // [kChunk, kChainTileOuts]
+};
+
+// Whether a chain's elements stay inside their chunk.
+bool FastChain(const ChainOrder& order) {
+  return SingleSteps(order) && !(order.tail_descending && order.group.empty());
+}
+
+// False where there is no fast kernel.
+bool RunRegion(const ProductArgs& args, BiasRule bias, const OrderRegion& where) {
+  if (args.weight_dtype != args.dtype) return false;
+  if (const auto* lanes = std::get_if<LaneOrder>(where.order)) {
+    if (!FastLanes(*lanes) && !FourSums(*lanes)) return false;
+    Region region(args, bias, where);
+    FourSums(*lanes) ? RunFourSums(*lanes, region) : RunLanes(*lanes, region);
+    return true;
+  }
+  if (const auto* chain = std::get_if<ChainOrder>(where.order)) {
+    if (!FastChain(*chain)) return false;
+    Region region(args, bias, where);
+    ChainRun(*chain, region).Run();
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void ReplayProduct(Isa isa, const ProductArgs& args, const SumRule& rule, int64_t row_begin,
+                   int64_t row_end, int64_t out_begin, int64_t out_end) {
+  if (isa == Isa::kPortable) {
+    return Product(args, rule, row_begin, row_end, out_begin, out_end);
+  }
+  for (OrderRegion region : Regions(rule, args, "rule")) {
+    region.row_begin = std::max(region.row_begin, row_begin);
+    region.row_end = std::min(region.row_end, row_end);
+    region.out_begin = std::max(region.out_begin, out_begin);
+    region.out_end = std::min(region.out_end, out_end);
+    if (region.row_begin >= region.row_end || region.out_begin >= region.out_end) continue;
+    if (RunRegion(args, rule.bias, region)) continue;
+    Product(args, rule, region.row_begin, region.row_end, region.out_begin, region.out_end);
+  }
+}
+
+void ReplayLinear(Isa isa, const LinearArgs& args, const SumRule& rule, int32_t weight_alignment,
+                  int64_t row_begin, int64_t row_end, int64_t out_begin, int64_t out_end) {
+  ReplayProduct(isa, ProductOf(args, {.x = 0, .w = weight_alignment, .y = 0}), rule, row_begin,
+                row_end, out_begin, out_end);
+}
+
+}  // namespace samebits

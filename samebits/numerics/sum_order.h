@@ -1,0 +1,100 @@
+// Orders of summation as values: in which order a framework's kernel adds the products of one dot
+// product. A profile (docs/profile-format.md) holds them as JSON; Dot() is the scalar interpreter
+// and thereby the definition, kernels/replay.h has fast kernels for the common ones. Measured
+// orders: docs/numerics/torch-linear.md. Left out: which output has which order (sum_rule.h).
+//
+// Everything is fp32. A product joins a sum either fused, sum = fma(x, w, sum), or rounded,
+// sum = sum + x * w. Denormals are kept unless an order says flush.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "samebits/base/json.h"
+
+namespace samebits {
+
+enum class ProductKind : uint8_t { kFused, kRounded };
+
+// Where the elements before the first vector come from: an address, as loops that want aligned
+// loads do. The count is `least` + the number of elements from there to the next multiple of 16
+// bytes, where `least` itself is the first to be tried: least 0 gives 0..3, least 1 gives 1..4.
+enum class PeelFrom : uint8_t { kCount, kX, kW, kY };
+struct Peel {
+  PeelFrom from = PeelFrom::kCount;
+  int32_t count = 0;  // kCount: just this many
+  int32_t least = 0;  // 0 or 1
+  int32_t row = -1;   // whose address: this row of the matrix; -1: the output's own row
+  bool operator==(const Peel&) const = default;
+};
+
+// Chains: one sum over each block of elements in ascending order, from +0; the blocks' sums are
+// added in order to c (the bias, the old output, or +0):
+//   for each block: s = 0; for k in block: s joined by x[k] w[k]; c = c + s
+struct ChainOrder {
+  int64_t block = 0;        // elements of a block; 0: all elements are one block
+  int64_t halve_below = 0;  // with block < size < halve_below a block has size / 2 elements
+  // Steps of a group of elements, where a step is a sum tree in postfix form (element of the group,
+  // or kJoin: the two before are added). A step of one element is a product joining the sum; any
+  // other adds rounded products to each other and their total to the sum. Empty: one by one.
+  // {{1}, {0}} is VDPBF16PS; {{0, 2, kJoin, 1, 3, kJoin, kJoin}} adds ((p0 + p2) + (p1 + p3)).
+  std::vector<std::vector<int32_t>> group;
+  bool tail_descending = false;  // elements of an incomplete last group, last one first
+  bool start_in_chain = false;   // c is where the (only) chain starts: s = c instead of 0 and c + s
+  bool first_set = false;        // c = s instead of c = 0 + s where there is no c: keeps a -0
+  bool flush = false;            // inside blocks: denormal inputs and results count as 0
+  ProductKind product = ProductKind::kFused;
+  bool operator==(const ChainOrder&) const = default;
+};
+constexpr int32_t kJoin = -1;
+
+// Lanes: `peel` elements one by one; then stages, each taking as many complete turns of vectors x
+// lanes elements as are left; vector v of a turn joins accumulator v mod accumulators, lane by
+// lane. Accumulators and then lanes are joined; the totals of later stages are added to the first.
+// Then the elements that are left, one by one. c is added last: c + total.
+enum class Joining : uint8_t {
+  kHalves,    // for d = n/2, n/4 .. 1: v[i] = v[i] + v[i + d]
+  kSequence,  // ((v[0] + v[1]) + v[2]) + ...
+};
+struct LaneStage {
+  int32_t lanes = 8;
+  int32_t vectors = 1;       // of one turn
+  int32_t accumulators = 1;  // divides vectors
+  Joining join_accumulators = Joining::kHalves;
+  Joining join_lanes = Joining::kHalves;
+  bool operator==(const LaneStage&) const = default;
+};
+struct LaneOrder {
+  Peel peel;  // their sum is where lane 0 of accumulator 0 of the first stage starts
+  std::vector<LaneStage> stages;
+  bool tail_in_lane_0 = false;  // what is left joins lane 0 of the last stage before its joins
+  ProductKind product = ProductKind::kFused;
+  ProductKind tail_product = ProductKind::kFused;
+  bool operator==(const LaneOrder&) const = default;
+};
+
+// The last resort: a tree of additions of rounded or fused products for one size, in postfix form
+// (element, or kJoin). Fused: a join whose right side is an element is fma(x, w, left).
+struct TreeOrder {
+  std::vector<int32_t> postfix;
+  ProductKind product = ProductKind::kRounded;
+  bool operator==(const TreeOrder&) const = default;
+};
+
+using SumOrder = std::variant<ChainOrder, LaneOrder, TreeOrder>;
+
+// sum_k x[k] w[k], and c. `has_c` false: there is none (c = 0 is not read). `peel`: resolved by
+// sum_rule.h; only LaneOrder looks at it. A TreeOrder must have been made for this size.
+float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,
+          int32_t peel);
+
+// The size of ChainOrder's blocks for `size` elements, at least 1.
+int64_t BlockSize(const ChainOrder& order, int64_t size);
+
+// Throws Error(kBadInput) that starts with `place`.
+SumOrder ReadSumOrder(const Json& json, const std::string& place);
+Peel ReadPeel(const Json& json, const std::string& place);
+
+}  // namespace samebits

@@ -1,0 +1,258 @@
+// The interpreter of orders against sums written out by hand, and what the readers refuse.
+#include "samebits/numerics/sum_order.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "samebits/base/errors_testing.h"
+#include "samebits/numerics/sum_rule.h"
+#include "samebits/tensor/bits_testing.h"
+
+namespace samebits {
+namespace {
+
+struct Operands {
+  std::vector<float> x, w;
+};
+
+// Sums of these depend on every detail of the order: terms cancel, none is exact.
+Operands Random(int64_t size, int seed = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  Operands o;
+  for (int64_t k = 0; k < size; ++k) {
+    o.x.push_back(normal(random) * 3);
+    o.w.push_back(normal(random));
+  }
+  return o;
+}
+
+SumOrder Order(const char* json) { return ReadSumOrder(ParseJson(json, "test"), "test"); }
+
+void ExpectDot(const char* json, const Operands& o, float expected, float c = 0, bool has_c = false,
+               int peel = 0) {
+  const float actual = Dot(Order(json), std::ssize(o.x), o.x.data(), o.w.data(), has_c, c, peel);
+  EXPECT_TRUE(BitsEqual(DType::kF32, &expected, &actual, 1)) << json;
+}
+
+TEST(SumOrder, BlocksOfAChain) {
+  const Operands o = Random(7);
+  const auto& [x, w] = o;
+  const float first = std::fma(x[2], w[2], std::fma(x[1], w[1], std::fma(x[0], w[0], 0.0F)));
+  const float second = std::fma(x[5], w[5], std::fma(x[4], w[4], std::fma(x[3], w[3], 0.0F)));
+  const float third = std::fma(x[6], w[6], 0.0F);
+  ExpectDot(R"({"family": "chain", "block": 3})", o, ((0.0F + first) + second) + third);
+  ExpectDot(R"({"family": "chain", "block": 3})", o, ((5.5F + first) + second) + third, 5.5F, true);
+  // Below 8 elements blocks of half: 3, 3 and 1 as well.
+  ExpectDot(R"({"family": "chain", "block": 6, "halve_below": 8})", o, (first + second) + third);
+  float rounded = 5.5F;
+  for (int k = 0; k < 7; ++k) rounded = rounded + x[k] * w[k];
+  ExpectDot(R"({"family": "chain", "product": "rounded", "start": "chain"})", o, rounded, 5.5F,
+            true);
+}
+
+TEST(SumOrder, FirstBlockKeepsItsSign) {
+  const Operands o = {{1e-30F}, {-1e-30F}};  // its fused product rounds to -0
+  ExpectDot(R"({"family": "chain"})", o, 0.0F);
+  ExpectDot(R"({"family": "chain", "first": "set"})", o, -0.0F);
+  ExpectDot(R"({"family": "chain"})", o, -0.0F, -0.0F, true);
+}
+
+TEST(SumOrder, Groups) {
+  const Operands o = Random(6);
+  const auto& [x, w] = o;
+  float s = std::fma(x[0], w[0], std::fma(x[1], w[1], 0.0F));
+  s = std::fma(x[2], w[2], std::fma(x[3], w[3], s));
+  s = std::fma(x[4], w[4], std::fma(x[5], w[5], s));
+  ExpectDot(R"({"family": "chain", "group": [1, 0]})", o, s);
+  const float fours = 1.25F + ((x[0] * w[0] + x[2] * w[2]) + (x[1] * w[1] + x[3] * w[3]));
+  ExpectDot(R"({"family": "chain", "group": [[[0, 2], [1, 3]]], "tail": "descending",
+                "start": "chain", "product": "rounded"})",
+            o, (fours + x[5] * w[5]) + x[4] * w[4], 1.25F, true);
+}
+
+TEST(SumOrder, FlushIsForBlocksOnly) {
+  // Denormal input, denormal result of a step, and a denormal c, which is kept.
+  const float denormal = 1e-39F;
+  ExpectDot(R"({"family": "chain", "flush": true})", {{denormal}, {1.0F}}, 0.0F);
+  ExpectDot(R"({"family": "chain", "flush": true})", {{1e-20F}, {1e-19F}}, 0.0F);
+  ExpectDot(R"({"family": "chain"})", {{denormal}, {1.0F}}, denormal);
+  ExpectDot(R"({"family": "chain", "flush": true})", {{1e-20F}, {1e-19F}}, denormal, denormal,
+            true);
+}
+
+TEST(SumOrder, LanesPeelAndTail) {
+  const Operands o = Random(12);  // peel 2, two turns of 4, tail 2
+  const auto p = [&](int k) { return o.x[k] * o.w[k]; };
+  const float start = (0.0F + p(0)) + p(1);
+  const float lane0 = (start + p(2)) + p(6), lane1 = p(3) + p(7);
+  const float lane2 = p(4) + p(8), lane3 = p(5) + p(9);
+  const float joined = (lane0 + lane2) + (lane1 + lane3);
+  ExpectDot(R"({"family": "lanes", "peel": 2, "product": "rounded",
+                "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1}]})",
+            o, 0.5F + ((joined + p(10)) + p(11)), 0.5F, true, 2);
+}
+
+TEST(SumOrder, AccumulatorsAndStages) {
+  const Operands o = Random(11);  // one turn of 2 x 4, then one of 2, then 1
+  const auto p = [&](int k) { return o.x[k] * o.w[k]; };
+  const float joined = ((p(0) + p(4)) + (p(2) + p(6))) + ((p(1) + p(5)) + (p(3) + p(7)));
+  const float second = p(8) + p(9);
+  ExpectDot(R"({"family": "lanes", "product": "rounded",
+                "stages": [{"lanes": 4, "vectors": 2, "accumulators": 2},
+                           {"lanes": 2, "vectors": 1, "accumulators": 1}]})",
+            o, (joined + second) + p(10));
+  const float in_lane_0 = ((((p(0) + p(8)) + p(1)) + p(2)) + p(3));
+  EXPECT_NE(in_lane_0, joined);
+  ExpectDot(R"({"family": "lanes", "product": "rounded", "tail": "lane0", "stages":
+                [{"lanes": 4, "vectors": 1, "accumulators": 1, "join_lanes": "sequence"}]})",
+            {{o.x.begin(), o.x.begin() + 4}, {o.w.begin(), o.w.begin() + 4}},
+            ((p(0) + p(1)) + p(2)) + p(3));
+  ExpectDot(R"({"family": "lanes", "product": "rounded", "tail": "lane0", "stages":
+                [{"lanes": 4, "vectors": 1, "accumulators": 1, "join_lanes": "sequence"}]})",
+            {{o.x.begin(), o.x.begin() + 5}, {o.w.begin(), o.w.begin() + 5}},
+            (((p(0) + p(4)) + p(1)) + p(2)) + p(3));
+}
+
+TEST(SumOrder, Tree) {
+  const Operands o = Random(3);
+  const auto& [x, w] = o;
+  ExpectDot(R"({"family": "tree", "tree": [2, 0, 1, -1, -1], "product": "rounded"})", o,
+            x[2] * w[2] + (x[0] * w[0] + x[1] * w[1]));
+  ExpectDot(R"({"family": "tree", "tree": [0, 2, -1, 1, -1]})", o,
+            std::fma(x[1], w[1], std::fma(x[2], w[2], x[0] * w[0])));
+}
+
+TEST(SumOrder, ReaderRefuses) {
+  const struct {
+    const char* json;
+    const char* message;
+  } cases[] = {
+      {R"([])", "place: expected an object, found []"},
+      {R"({"family": "spiral"})", "'family': expected \"chain\", \"lanes\" or \"tree\""},
+      {R"({"family": "chain", "blocks": 3})", "unknown key \"blocks\""},
+      {R"({"family": "chain", "block": -1})", "'block'"},
+      {R"({"family": "chain", "block": 8, "halve_below": 8})", "'halve_below' must be above"},
+      {R"({"family": "chain", "group": [0, 2]})", "each element from 0 on must stand there once"},
+      {R"({"family": "chain", "group": [[0, 1, 2]]})", "expected an element from 0 to 15"},
+      {R"({"family": "chain", "group": [16]})", "expected an element from 0 to 15"},
+      {R"({"family": "chain", "start": "chain", "block": 4})", "goes with neither"},
+      {R"({"family": "chain", "product": "exact"})", "expected \"fused\" or \"rounded\""},
+      {R"({"family": "lanes"})", "'stages': expected a list"},
+      {R"({"family": "lanes", "stages": [{"lanes": 65, "vectors": 1, "accumulators": 1}]})",
+       "'lanes'"},
+      {R"({"family": "lanes", "stages": [{"lanes": 8, "vectors": 3, "accumulators": 2}]})",
+       "must divide"},
+      {R"({"family": "lanes", "stages": [{"lanes": 6, "vectors": 1, "accumulators": 1}]})",
+       "needs a power of two"},
+      {R"({"family": "lanes", "peel": {"of": "z"},
+           "stages": [{"lanes": 8, "vectors": 1, "accumulators": 1}]})",
+       "'of': expected"},
+      {R"({"family": "tree", "tree": [0, 1]})", "odd length"},
+      {R"({"family": "tree", "tree": [0, 0, -1]})", "each element from 0 to 1 once"},
+      {R"({"family": "tree", "tree": [0, -1, 1]})", "each element from 0 to 1 once"},
+      {R"({"family": "tree", "tree": [0, 1, 2, -1, 3]})", "each element from 0 to 2 once"},
+  };
+  for (const auto& c : cases) {
+    const std::string error =
+        ErrorOf(ErrorCode::kBadInput, [&] { ReadSumOrder(ParseJson(c.json, "test"), "place"); });
+    EXPECT_NE(error.find(c.message), std::string::npos) << c.json << "\n" << error;
+    EXPECT_EQ(error.rfind("place", 0), 0U) << error;
+  }
+}
+
+ProductArgs Shape(int64_t rows, int64_t size, int64_t outs) {
+  ProductArgs a = ProductOf({.dtype = DType::kF32,
+                             .weight_dtype = DType::kF32,
+                             .x = nullptr,
+                             .w = nullptr,
+                             .bias = nullptr,
+                             .y = nullptr,
+                             .rows = rows,
+                             .in_features = size,
+                             .out_features = outs},
+                            {});
+  return a;
+}
+
+constexpr const char* kGemv = R"({"bias": "first", "classes": [
+  {"columns": {"complete": 4}, "order": {"family": "lanes", "peel": {"of": "w", "row": 3, "least": 1},
+    "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1}]}},
+  {"columns": {"rest": 4, "at": 0}, "order": {"family": "chain"}},
+  {"columns": {"rest": 4, "at": 1}, "order": {"family": "chain", "block": 1}},
+  {"columns": {"rest": 4, "at": 2}, "order": {"family": "chain", "block": 2}}]})";
+
+TEST(SumRule, RegionsOfColumns) {
+  const SumRule rule = ReadSumRule(ParseJson(kGemv, "test"), "test");
+  const auto regions = Regions(rule, Shape(1, 5, 10), "test");
+  ASSERT_EQ(regions.size(), 3U);  // 8 complete, 9th, 10th
+  EXPECT_EQ(regions[0].out_end, 8);
+  // Row 3 of w starts at element 15, that is 3 after a multiple of 4: one element is least and
+  // enough.
+  EXPECT_EQ(regions[0].peel, 1);
+  ProductArgs shifted = Shape(1, 5, 10);
+  shifted.alignment.w = 1;
+  EXPECT_EQ(Regions(rule, shifted, "test")[0].peel, 4);
+  EXPECT_EQ(regions[2].out_begin, 9);
+  EXPECT_EQ(std::get<ChainOrder>(*regions[2].order).block, 1);
+}
+
+TEST(SumRule, RegionsByRow) {
+  const SumRule rule = ReadSumRule(ParseJson(R"({"bias": "last", "classes": [
+      {"order": {"family": "lanes", "peel": {"of": "x"},
+                 "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1}]}}]})",
+                                             "test"),
+                                   "test");
+  EXPECT_EQ(Regions(rule, Shape(3, 8, 4), "test").size(), 1U);
+  const auto regions = Regions(rule, Shape(3, 5, 4), "test");
+  ASSERT_EQ(regions.size(), 3U);
+  EXPECT_EQ(regions[0].peel, 0);
+  EXPECT_EQ(regions[1].peel, 3);
+  EXPECT_EQ(regions[2].peel, 2);
+}
+
+TEST(SumRule, EveryOutputOnce) {
+  const auto error = [](const char* classes) {
+    const std::string json = fmt::format(R"({{"bias": "last", "classes": [{}]}})", classes);
+    return ErrorOf(ErrorCode::kBadInput, [&] {
+      Regions(ReadSumRule(ParseJson(json, "test"), "test"), Shape(4, 8, 6), "here");
+    });
+  };
+  EXPECT_NE(error(R"({"rows": [0, 2], "order": {"family": "chain"}},
+                     {"rows": [1, null], "order": {"family": "chain"}})")
+                .find("here: two classes of the rule hold row 1"),
+            std::string::npos);
+  EXPECT_NE(error(R"({"rows": [1, null], "order": {"family": "chain"}})")
+                .find("hold 18 outputs of 4 x 6"),
+            std::string::npos);
+  EXPECT_NE(error(R"({"order": {"family": "tree", "tree": [0, 1, -1]}})")
+                .find("a tree of 2 elements, for a product of 8"),
+            std::string::npos);
+}
+
+TEST(SumRule, BiasRules) {
+  // The sum is a little more than half a step of 1 in bfloat16, and half a step when it is rounded.
+  const uint16_t bias = FloatToBF16(1.0F);
+  const uint16_t x[] = {FloatToBF16(1.0F), FloatToBF16(1.0F)};
+  const uint16_t w[] = {FloatToBF16(0x1p-8F), FloatToBF16(0x1p-17F)};
+  uint16_t y = 0;
+  ProductArgs a = Shape(1, 2, 1);
+  a.dtype = a.weight_dtype = a.y_dtype = DType::kBF16;
+  a.x = &x, a.w = &w, a.bias = &bias, a.y = &y;
+  const auto value = [&](const std::string& bias_rule, const std::string& order) {
+    const std::string json =
+        R"({"bias": ")" + bias_rule + R"(", "classes": [{"order": )" + order + "}]}";
+    Product(a, ReadSumRule(ParseJson(json, "test"), "test"), 0, 1, 0, 1);
+    return BF16ToFloat(y);
+  };
+  const std::string chain = R"({"family": "chain"})";
+  EXPECT_EQ(value("last", chain), 1.0078125F);
+  EXPECT_EQ(value("rounded", chain), 1.0F);
+  // As the start of the chain: 1 + 2^-8 is exact in fp32, and so is the rest.
+  EXPECT_EQ(value("first", chain), 1.0078125F);
+}
+
+}  // namespace
+}  // namespace samebits

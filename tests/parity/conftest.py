@@ -1,0 +1,8 @@
+"""The comparison with transformers is a library of its own: parity.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
