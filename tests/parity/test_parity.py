@@ -6,6 +6,7 @@ list of what is not proven; a difference under a proven profile is a failure.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_smollm2(dtype: str, smollm2: Path, samebits_program: Any, tmp_path: Pat
     counts = parity.Counts()
     one = bench(samebits_program, smollm2, dtype, 2, tmp_path)
     parity.traces(one, counts, [1, 40], 2, BOTH)
+    judge(counts)
+
+
+@pytest.mark.skipif(
+    os.environ.get("SAMEBITS_SEVEN_B") != "1", reason="3 GB on disk: SAMEBITS_SEVEN_B=1 runs it"
+)
+def test_a_layer_of_7b(samebits_program: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    parity.make_model("qwen2.5-7b-layer", folder)
+    counts = parity.Counts()
+    one = bench(samebits_program, folder, "bfloat16", 2, tmp_path)
+    parity.traces(one, counts, [1, 9, 40], 2, BOTH)
+    print(counts.total())
     judge(counts)
 
 
