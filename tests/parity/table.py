@@ -1,5 +1,5 @@
 """The port checklist as a table: samebits under torch's profile against transformers, component by
-component. Writes docs/parity.md.
+component. Writes what stands behind the mark in docs/parity.md.
 
     make parity                      # or: PYTHONPATH=python python tests/parity/table.py --out FILE
 
@@ -25,6 +25,7 @@ import transformers
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [1, 2, 3, 5, 9, 40, 70, 200]
 BOTH = ("eager", "sdpa")
+MARK = "<!-- what follows is written by make parity -->"
 ORDER = [
     "embedding", "rotary", "RMSNorm", "q, k, v projections", "scores", "softmax", "context",
     "o_proj", "MLP gate, up", "MLP activation, product", "MLP down", "residuals", "final norm",
@@ -180,8 +181,10 @@ def main() -> int:
     begin = time.monotonic()
     fill(table, Path(smollm2) if smollm2 else None)
     text = table.markdown(time.monotonic() - begin)
-    head = (Path(__file__).parent / "parity_head.md").read_text(encoding="utf-8")
-    arguments.out.write_text(head + text, encoding="utf-8")
+    head, mark, _ = arguments.out.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        raise ValueError(f"{arguments.out}: no line {MARK!r} to write behind")
+    arguments.out.write_text(f"{head}{mark}\n\n{text}", encoding="utf-8")
     print(text)
     return 1 if table.differing() else 0
 
