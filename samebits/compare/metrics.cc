@@ -139,8 +139,8 @@ double Comparison::Cosine() const {
 }
 
 Metrics Comparison::Run(const std::function<bool(int64_t)>& ignore) {
-  std::vector<double> x(kBlock), y(kBlock);
   const int64_t n = a_.elements();
+  std::vector<double> x(static_cast<size_t>(std::min(kBlock, n))), y(x.size());
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     const int64_t count = std::min(kBlock, n - begin);
     ToDoubles(a_, begin, count, x.data());
