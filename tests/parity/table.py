@@ -146,28 +146,37 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def fill(table: Table, smollm2: Path | None) -> None:
-    nano = ROOT / "models" / "nano"
-    with tempfile.TemporaryDirectory() as folder:
-        made: Callable[[str], Path] = lambda name: Path(folder) / name  # noqa: E731
-        for name in ("qwen2-256", "qwen2-896-tied", "qwen2-896-head128"):
-            parity.make_model(name, made(name))
-        table.checkpoint("nano", nano)
-        table.checkpoint("qwen2-896-head128", made("qwen2-896-head128"))
-        for dtype in ("float32", "bfloat16", "float16"):
-            threads = [2] if dtype == "float16" else [1, 2]
-            table.traces("nano", nano, dtype, threads, PROMPTS, 32, [9, 5, 3])
-        for dtype in ("float32", "bfloat16"):
-            table.traces("qwen2-256", made("qwen2-256"), dtype, [1, 2], PROMPTS, 32, [])
-            table.traces(
-                "qwen2-896-tied", made("qwen2-896-tied"), dtype, [2], PROMPTS, 8, [9, 5, 3]
-            )
-            table.traces("qwen2-896-head128", made("qwen2-896-head128"), dtype, [1], PROMPTS, 8, [])
-            table.generations("qwen2-256", made("qwen2-256"), dtype, 20)
+# Name, dtype, torch threads, prompts, decode steps, a left-padded batch or none.
+TRACES: list[tuple[str, str, int, list[int], int, list[int]]] = [
+    ("nano", "bfloat16", 2, PROMPTS, 32, [9, 5, 3]),
+    ("nano", "float32", 1, PROMPTS, 32, [9, 5, 3]),
+    ("SmolLM2-135M", "bfloat16", 2, [1, 9, 70, 200], 4, []),
+    ("qwen2-896-tied", "bfloat16", 1, PROMPTS, 4, [9, 5, 3]),
+    ("qwen2-896-tied", "float32", 2, PROMPTS, 4, []),
+    ("qwen2-896-head128", "bfloat16", 2, [1, 3, 9, 70], 4, []),
+    ("qwen2-256", "float32", 2, PROMPTS, 32, []),
+    ("qwen2-256", "float16", 1, [1, 9, 70], 4, []),
+]
+
+
+def fill(table: Table, smollm2: Path | None, write: Callable[[], None]) -> None:
+    """Whatever is done so far is written: it takes a quarter of an hour."""
+    with tempfile.TemporaryDirectory() as made:
+        folders = {"nano": ROOT / "models" / "nano"}
         if smollm2 is not None:
-            table.checkpoint("SmolLM2-135M", smollm2)
-            for dtype in ("float32", "bfloat16"):
-                table.traces("SmolLM2-135M", smollm2, dtype, [2], [1, 9, 70, 200], 8, [])
+            folders["SmolLM2-135M"] = smollm2
+        for name in ("qwen2-256", "qwen2-896-tied", "qwen2-896-head128"):
+            folders[name] = Path(made) / name
+            parity.make_model(name, folders[name])
+        for name in ("nano", "SmolLM2-135M", "qwen2-896-head128"):
+            if name in folders:
+                table.checkpoint(name, folders[name])
+        for name, dtype, threads, prompts, steps, batch in TRACES:
+            if name in folders:
+                table.traces(name, folders[name], dtype, [threads], prompts, steps, batch)
+                write()
+        table.generations("qwen2-256", folders["qwen2-256"], "bfloat16", 20)
+        write()
 
 
 def main() -> int:
@@ -179,13 +188,16 @@ def main() -> int:
     smollm2 = os.environ.get("SMOLLM2")
     table = Table(program)
     begin = time.monotonic()
-    fill(table, Path(smollm2) if smollm2 else None)
-    text = table.markdown(time.monotonic() - begin)
     head, mark, _ = arguments.out.read_text(encoding="utf-8").partition(MARK)
     if not mark:
         raise ValueError(f"{arguments.out}: no line {MARK!r} to write behind")
-    arguments.out.write_text(f"{head}{mark}\n\n{text}", encoding="utf-8")
-    print(text)
+
+    def write() -> None:
+        text = table.markdown(time.monotonic() - begin)
+        arguments.out.write_text(f"{head}{mark}\n\n{text}", encoding="utf-8")
+
+    fill(table, Path(smollm2) if smollm2 else None, write)
+    print(table.markdown(time.monotonic() - begin))
     return 1 if table.differing() else 0
 
 
