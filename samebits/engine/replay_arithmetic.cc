@@ -164,11 +164,9 @@ void ReplayArithmetic::EagerHead(const EagerBlock& block, int64_t head) const {
   const int64_t kv = head / (a.heads / a.kv_heads) * a.kv_head_stride * size;
   std::byte* scores = block.scores->data() + head * rows * keys * size;
   std::byte* probs = block.probs->data() + head * rows * keys * size;
-  // Outputs count from the first row of the product, the block begins at row_begin.
-  const auto origin = [&](std::byte* at) {
-    return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(at) -
-                                   static_cast<uintptr_t>(block.row_begin * keys * size));
-  };
+  // Rows of a product count from its first one, this block begins at row_begin: nothing before that
+  // is touched.
+  const auto origin = [&](std::byte* at) { return at - block.row_begin * keys * size; };
   ProductArgs product{};
   product.dtype = product.weight_dtype = product.y_dtype = a.dtype;
   product.rows = a.rows;
