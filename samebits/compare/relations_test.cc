@@ -30,6 +30,7 @@ std::vector<Relation> Find(const Tensor& a, const Tensor& b, int64_t head_dim = 
 
 std::vector<std::string> Ids(const std::vector<Relation>& steps) {
   std::vector<std::string> ids;
+  ids.reserve(steps.size());
   for (const Relation& step : steps) ids.push_back(step.id + (step.from_a ? "" : " of b"));
   return ids;
 }
