@@ -6,42 +6,13 @@
 
 #include "samebits/base/error.h"
 #include "samebits/kernels/replay_tiles.h"
-#include "samebits/tensor/convert.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits {
 namespace {
 
 constexpr int64_t kChunk = 256;           // elements of a chain's tile
 constexpr int64_t kTileFloats = 1 << 15;  // widened weights of a lane order's tile
-
-float Load(DType dtype, const void* data, int64_t i) {
-  switch (dtype) {
-    case DType::kBF16:
-      return BF16ToFloat(static_cast<const uint16_t*>(data)[i]);
-    case DType::kF16:
-      return F16ToFloat(static_cast<const uint16_t*>(data)[i]);
-    default:
-      return static_cast<const float*>(data)[i];
-  }
-}
-
-void Store(DType dtype, void* data, int64_t i, float value) {
-  switch (dtype) {
-    case DType::kBF16:
-      static_cast<uint16_t*>(data)[i] = FloatToBF16(value);
-      break;
-    case DType::kF16:
-      static_cast<uint16_t*>(data)[i] = FloatToF16(value);
-      break;
-    default:
-      static_cast<float*>(data)[i] = value;
-  }
-}
-
-float Rounded(DType dtype, float value) {
-  if (dtype == DType::kBF16) return BF16ToFloat(FloatToBF16(value));
-  return dtype == DType::kF16 ? F16ToFloat(FloatToF16(value)) : value;
-}
 
 // `count` neighbours from element `first` on.
 void Widen(DType dtype, const void* data, int64_t first, float* to, int64_t count) {
@@ -78,8 +49,8 @@ class Region {
   bool c_first() const { return has_c() && bias_ == BiasRule::kFirst; }
 
   float C(int64_t r, int64_t n) const {
-    if (a_.bias != nullptr) return Load(a_.weight_dtype, a_.bias, n);
-    return Load(a_.y_dtype, a_.y, (where_.row_begin + r) * a_.y_row_stride + n);
+    if (a_.bias != nullptr) return LoadElement(a_.weight_dtype, a_.bias, n);
+    return LoadElement(a_.y_dtype, a_.y, (where_.row_begin + r) * a_.y_row_stride + n);
   }
 
   // Rows of w as fp32: in place, or widened into `buffer` [outs, size].
@@ -97,7 +68,7 @@ class Region {
         Widen(a_.weight_dtype, a_.w, first, to, size());
       } else {
         for (int64_t k = 0; k < size(); ++k) {
-          to[k] = Load(a_.weight_dtype, a_.w, first + k * a_.w_in_stride);
+          to[k] = LoadElement(a_.weight_dtype, a_.w, first + k * a_.w_in_stride);
         }
       }
     }
@@ -124,7 +95,7 @@ class Region {
         Widen(a_.weight_dtype, a_.w, first, row, count);
       } else {
         for (int64_t j = 0; j < count; ++j) {
-          row[j] = Load(a_.weight_dtype, a_.w, first + j * a_.w_in_stride);
+          row[j] = LoadElement(a_.weight_dtype, a_.w, first + j * a_.w_in_stride);
         }
       }
     }
@@ -138,11 +109,12 @@ class Region {
       for (int64_t i = 0; i < outs; ++i) {
         float sum = sums[r * stride + i];
         if (add) {
-          if (bias_ == BiasRule::kRounded) sum = Rounded(a_.y_dtype, sum);  // round: see kRounded
+          if (bias_ == BiasRule::kRounded)
+            sum = RoundElement(a_.y_dtype, sum);  // round: see kRounded
           sum = C(r, n + i) + sum;
         }
         // round: to the output's dtype
-        Store(a_.y_dtype, a_.y, (where_.row_begin + r) * a_.y_row_stride + n + i, sum);
+        StoreElement(a_.y_dtype, a_.y, (where_.row_begin + r) * a_.y_row_stride + n + i, sum);
       }
     }
   }

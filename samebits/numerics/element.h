@@ -22,4 +22,10 @@ inline void StoreElement(DType dtype, void* data, int64_t i, float value) {
   }
 }
 
+// `value` as it would be loaded again.
+inline float RoundElement(DType dtype, float value) {
+  if (dtype == DType::kF32) return value;
+  return dtype == DType::kBF16 ? BF16ToFloat(FloatToBF16(value)) : F16ToFloat(FloatToF16(value));
+}
+
 }  // namespace samebits

@@ -3,49 +3,14 @@
 #include <algorithm>
 
 #include "samebits/base/error.h"
-#include "samebits/tensor/convert.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits {
 namespace {
 
-float Load(DType dtype, const void* data, int64_t i) {
-  switch (dtype) {
-    case DType::kBF16:
-      return BF16ToFloat(static_cast<const uint16_t*>(data)[i]);
-    case DType::kF16:
-      return F16ToFloat(static_cast<const uint16_t*>(data)[i]);
-    default:
-      return static_cast<const float*>(data)[i];
-  }
-}
-
-float Round(DType dtype, float value) {
-  switch (dtype) {
-    case DType::kBF16:
-      return BF16ToFloat(FloatToBF16(value));
-    case DType::kF16:
-      return F16ToFloat(FloatToF16(value));
-    default:
-      return value;
-  }
-}
-
-void Store(DType dtype, void* data, int64_t i, float value) {
-  switch (dtype) {
-    case DType::kBF16:
-      static_cast<uint16_t*>(data)[i] = FloatToBF16(value);
-      break;
-    case DType::kF16:
-      static_cast<uint16_t*>(data)[i] = FloatToF16(value);
-      break;
-    default:
-      static_cast<float*>(data)[i] = value;
-  }
-}
-
 float LoadWeight(const ProductArgs& a, const void* data, int64_t i) {
-  const float value = Load(a.weight_dtype, data, i);
-  return a.weight_dtype == a.dtype ? value : Round(a.dtype, value);
+  const float value = LoadElement(a.weight_dtype, data, i);
+  return a.weight_dtype == a.dtype ? value : RoundElement(a.dtype, value);
 }
 
 // Half-open ranges of outputs n of a class of columns.
@@ -133,18 +98,19 @@ void ProductRegion(const ProductArgs& a, BiasRule bias, const OrderRegion& r) {
       w[k] = LoadWeight(a, a.w, n * a.w_out_stride + k * a.w_in_stride);
     }
     for (int64_t m = r.row_begin; m < r.row_end; ++m) {
-      for (int64_t k = 0; k < size; ++k) x[k] = Load(a.dtype, a.x, m * a.x_row_stride + k);
+      for (int64_t k = 0; k < size; ++k) x[k] = LoadElement(a.dtype, a.x, m * a.x_row_stride + k);
       const int64_t at = m * a.y_row_stride + n;
       const float c = a.bias != nullptr ? LoadWeight(a, a.bias, n)
-                      : a.accumulate    ? Load(a.y_dtype, a.y, at)
+                      : a.accumulate    ? LoadElement(a.y_dtype, a.y, at)
                                         : 0.0F;
       if (bias == BiasRule::kFirst || !has_c) {
-        Store(a.y_dtype, a.y, at, Dot(*r.order, size, x.data(), w.data(), has_c, c, r.peel));
+        StoreElement(a.y_dtype, a.y, at, Dot(*r.order, size, x.data(), w.data(), has_c, c, r.peel));
         continue;
       }
       float sum = Dot(*r.order, size, x.data(), w.data(), /*has_c=*/false, 0.0F, r.peel);
-      if (bias == BiasRule::kRounded) sum = Round(a.y_dtype, sum);  // round: a separate addition
-      Store(a.y_dtype, a.y, at, c + sum);                           // round: to the output's dtype
+      if (bias == BiasRule::kRounded)
+        sum = RoundElement(a.y_dtype, sum);       // round: a separate addition
+      StoreElement(a.y_dtype, a.y, at, c + sum);  // round: to the output's dtype
     }
   }
 }
