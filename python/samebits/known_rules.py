@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from samebits.block_scan import Blocks
 from samebits.orders import ChainOrder, LaneOrder, LaneStage, Peel, SumOrder
 from samebits.rules import Columns, OrderClass, SumRule
 
 # ATen's dot product of bfloat16 and float16 operands.
 LANES_8X8 = LaneOrder((LaneStage(8, 8, 8), LaneStage(8, 2, 1)), tail_fused=False)
 # ATen's sum with four partial sums.
-PARTIAL_4 = LaneOrder((LaneStage(4, 1, 1, sequence_lanes=True),), tail_in_lane_0=True)
+PARTIAL_4 = LaneOrder((LaneStage(4, 1, 1, sequence_lanes=True),), tail="lane0")
 # ATen's plain loop, and MKL's for few rows.
 PLAIN = ChainOrder(fused=False)
 # MKL's blocked kernel.
@@ -23,6 +24,20 @@ BLOCKED = ChainOrder(block=192, halve_below=384)
 def pairs(block: int) -> ChainOrder:
     """oneDNN with VDPBF16PS: pairs, the odd element first, denormals flushed."""
     return ChainOrder(block=block, group=(1, 0), flush=True, first_set=True)
+
+
+def tiles(block: int = 0, tile: int = 32, start_in_chain: bool = False) -> ChainOrder:
+    """AMX's TDPBF16PS: 32 elements in two sums, which join the old one; denormals flushed."""
+    first_set = not start_in_chain
+    return ChainOrder(
+        block=block, tile=tile, flush=True, first_set=first_set, start_in_chain=start_in_chain
+    )
+
+
+# MKL's dot product of bfloat16 with VDPBF16PS, 16 pairs side by side.
+PAIR_LANES = LaneOrder(
+    (LaneStage(16, 2, 1, lane_distances=(8, 1, 2, 4)),), tail="lanes", pairs=True, flush=True
+)
 
 
 def _dot(vectors: int, accumulators: int, peel: Peel) -> LaneOrder:
@@ -56,6 +71,27 @@ LANES_RULE = _one(LANES_8X8)
 PARTIAL_4_RULE = _one(PARTIAL_4)
 PLAIN_RULE = _one(PLAIN)
 SSE_RULE = _one(_dot(1, 1, Peel()))
+TILES_RULE = _one(tiles())
+TILES_IN_CHAIN_RULE = _one(tiles(start_in_chain=True), "first")
+PAIR_LANES_RULE = _one(PAIR_LANES)
+# MKL's matrix-vector product with VDPBF16PS: eight rows of the matrix at a time.
+PAIRS_8_RULE = _one(pairs(8), "first")
+
+
+def block_rules(found: Blocks) -> list[SumRule]:
+    """For 16-bit floats, where tiles and blocks of K were measured."""
+    if found.tile > 2:
+        return [_one(tiles(found.block, found.tile))]
+    rules = [_one(tiles(found.block, found.tile))] if found.tile else []
+    if found.block:
+        chain = ChainOrder(block=found.block, first_set=True)
+        return [_one(pairs(found.block)), _one(chain), *rules]
+    return rules
+
+
+def packed_rules(found: Blocks) -> list[SumRule]:
+    """For p v of packed calls of the fused attention kernel."""
+    return [_one(tiles(tile=found.tile or 32, start_in_chain=True), "first")]
 
 
 def _cut(row: int, rest: tuple[OrderClass, ...]) -> SumRule:
@@ -81,7 +117,7 @@ def _pair_rules() -> Iterator[SumRule]:
 def product_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
     """For linear layers and q k^T, the likeliest first."""
     if dtype != "float32":
-        return [LANES_RULE, *_pair_rules(), PLAIN_RULE, PARTIAL_4_RULE]
+        return [LANES_RULE, TILES_RULE, *_pair_rules(), PLAIN_RULE, PARTIAL_4_RULE]
     cut = _cut_row(rows, threads)
     rules = [_cut(cut, _SMALL)] if cut else []
     likely = [ROW_RULE] if rows == 1 else [SMALL_RULE] if rows <= 3 else [BLOCKED_RULE]
@@ -91,7 +127,7 @@ def product_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
 def context_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
     """For p v of eager attention."""
     if dtype != "float32":
-        return [PARTIAL_4_RULE, *_pair_rules(), PLAIN_RULE, LANES_RULE]
+        return [PARTIAL_4_RULE, TILES_RULE, *_pair_rules(), PLAIN_RULE, LANES_RULE]
     cut = _cut_row(rows, threads)
     rules = [_cut(cut, (OrderClass(PLAIN),))] if cut else []
     likely = [PLAIN_RULE] if rows <= 3 else [BLOCKED_RULE]
@@ -135,11 +171,12 @@ def sdpa_score_rules(dtype: str, rows: int, keys: int) -> list[SumRule]:
     if dtype == "float16":
         return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
     likely = [SMALL_RULE] if few and keys > 1 else []
-    return [*likely, SSE_RULE, SMALL_RULE, BLOCKED_RULE]
+    with_bfloat16 = [PAIR_LANES_RULE] if rows == 1 or keys == 1 else [TILES_RULE]
+    return [*likely, SSE_RULE, SMALL_RULE, BLOCKED_RULE, *with_bfloat16]
 
 
 def sdpa_context_rules(dtype: str) -> list[SumRule]:
     """For one block of p v inside the fused attention kernel."""
     if dtype != "bfloat16":
         return [FEW_ROWS_RULE, BLOCKED_RULE]
-    return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE]
+    return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE, PAIRS_8_RULE, TILES_IN_CHAIN_RULE]

@@ -50,6 +50,9 @@ class ChainOrder:
     block: int = 0
     halve_below: int = 0
     group: tuple[Step, ...] = ()
+    tile: int = (
+        0  # elements: a sum of the even and one of the odd ones, joined, added to the block's
+    )
     tail_descending: bool = False
     start_in_chain: bool = False
     first_set: bool = False
@@ -69,6 +72,8 @@ class ChainOrder:
             json["halve_below"] = self.halve_below
         if self.group:
             json["group"] = _lists(self.group)
+        if self.tile:
+            json["tile"] = self.tile
         if self.tail_descending:
             json["tail"] = "descending"
         if self.start_in_chain:
@@ -89,16 +94,30 @@ class LaneStage:
     accumulators: int = 1
     sequence_accumulators: bool = False  # otherwise joined by halves
     sequence_lanes: bool = False
+    lane_distances: tuple[int, ...] = ()  # joined in these steps: v[i] + v[i xor distance]
 
     def to_json(self) -> Json:
         words = ("halves", "sequence")
+        distances = list(self.lane_distances)
         return {
             "lanes": self.lanes,
             "vectors": self.vectors,
             "accumulators": self.accumulators,
             "join_accumulators": words[self.sequence_accumulators],
-            "join_lanes": words[self.sequence_lanes],
+            "join_lanes": distances or words[self.sequence_lanes],
         }
+
+    @staticmethod
+    def from_json(json: Json) -> LaneStage:
+        join_lanes = json.get("join_lanes", "halves")
+        return LaneStage(
+            lanes=json["lanes"],
+            vectors=json["vectors"],
+            accumulators=json["accumulators"],
+            sequence_accumulators=json.get("join_accumulators") == "sequence",
+            sequence_lanes=join_lanes == "sequence",
+            lane_distances=tuple(join_lanes) if isinstance(join_lanes, list) else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -107,20 +126,27 @@ class LaneOrder:
 
     stages: tuple[LaneStage, ...]
     peel: Peel = field(default_factory=Peel)
-    tail_in_lane_0: bool = False
+    tail: str = "sequence"  # or "lane0", "lanes"
     fused: bool = True
     tail_fused: bool = True
+    pairs: bool = False  # of two neighbours in a vector the odd one comes first
+    flush: bool = False  # in joining products
 
     def to_json(self) -> Json:
         words = ("rounded", "fused")
-        return {
+        json: Json = {
             "family": "lanes",
             "peel": self.peel.to_json(),
             "stages": [stage.to_json() for stage in self.stages],
-            "tail": "lane0" if self.tail_in_lane_0 else "sequence",
+            "tail": self.tail,
             "product": words[self.fused],
             "tail_product": words[self.tail_fused],
         }
+        if self.pairs:
+            json["pairs"] = True
+        if self.flush:
+            json["flush"] = True
+        return json
 
 
 @dataclass(frozen=True)
@@ -154,6 +180,7 @@ def order_from_json(json: Json) -> SumOrder:
             block=json.get("block", 0),
             halve_below=json.get("halve_below", 0),
             group=_tuples(json.get("group", [])),
+            tile=json.get("tile", 0),
             tail_descending=json.get("tail") == "descending",
             start_in_chain=json.get("start") == "chain",
             first_set=json.get("first") == "set",
@@ -161,22 +188,15 @@ def order_from_json(json: Json) -> SumOrder:
             fused=fused,
         )
     if json["family"] == "lanes":
-        stages = tuple(
-            LaneStage(
-                lanes=stage["lanes"],
-                vectors=stage["vectors"],
-                accumulators=stage["accumulators"],
-                sequence_accumulators=stage.get("join_accumulators") == "sequence",
-                sequence_lanes=stage.get("join_lanes") == "sequence",
-            )
-            for stage in json["stages"]
-        )
+        stages = tuple(LaneStage.from_json(stage) for stage in json["stages"])
         return LaneOrder(
             stages=stages,
             peel=Peel.from_json(json.get("peel", 0)),
-            tail_in_lane_0=json.get("tail") == "lane0",
+            tail=json.get("tail", "sequence"),
             fused=fused,
             tail_fused=json.get("tail_product", json.get("product", "fused")) == "fused",
+            pairs=json.get("pairs", False),
+            flush=json.get("flush", False),
         )
     if json["family"] == "tree":
         return TreeOrder(tuple(json["tree"]), fused)
@@ -216,7 +236,8 @@ def fma(x: Floats, w: Floats, c: Floats, flush: bool = False) -> Floats:
 
 
 def products_are_exact(x: Floats, w: Floats) -> bool:
-    """Whether every x * w is a normal fp32 number without rounding (fused is then not seen)."""
+    """Whether every x * w is an fp32 number and no sum of them a denormal one other than 0: then
+    neither fused nor flushed is seen."""
 
     def short(values: Floats) -> tuple[bool, float, float]:
         used = np.abs(values[values != 0])
@@ -227,10 +248,12 @@ def products_are_exact(x: Floats, w: Floats) -> bool:
 
     x_fits, x_low, x_high = short(x)
     w_fits, w_low, w_high = short(w)
-    return x_fits and w_fits and x_low * w_low >= 2.0**-126 and x_high * w_high < 2.0**120
+    # All are multiples of the last bit of the smallest possible one.
+    return x_fits and w_fits and x_low * w_low >= 2.0**-102 and x_high * w_high < 2.0**120
 
 
 Join: TypeAlias = Callable[[Floats, Floats, Floats], Floats]  # (sum, x, w) -> sum, may reuse sum
+Add: TypeAlias = Callable[[Floats, Floats], Floats]
 
 
 def _rounded_join() -> Join:
@@ -247,9 +270,15 @@ def _rounded_join() -> Join:
 
 
 def _join(fused: bool, exact: bool, flush: bool = False) -> Join:
-    if not fused or (exact and not flush):
+    if not fused or exact:
         return _rounded_join()
     return lambda total, x, w: fma(x, w, total, flush)
+
+
+def _add(flush: bool) -> Add:
+    if flush:  # a sum among the denormals is exact before it is flushed
+        return lambda a, b: flushed(a + b)
+    return lambda a, b: a + b
 
 
 def _tiles(rows: int, outs: int, per_output: int) -> Sequence[slice]:
@@ -269,9 +298,26 @@ def _elements(step: Step) -> int:
     return sum(_elements(part) for part in step) if isinstance(step, tuple) else 1
 
 
-def _chain_block(order: ChainOrder, x: Floats, w: Floats, total: Floats, join: Join) -> Floats:
+def _tile(x: Floats, w: Floats, tile: range, like: Floats, join: Join, add: Add) -> Floats:
+    """The even and the odd elements' chains, joined."""
+    even, odd = np.zeros_like(like), np.zeros_like(like)
+    for k in tile[::2]:
+        even = join(even, x[:, k], w[:, k])
+        if k + 1 < tile.stop:
+            odd = join(odd, x[:, k + 1], w[:, k + 1])
+    return add(even, odd)
+
+
+def _chain_block(
+    order: ChainOrder, x: Floats, w: Floats, total: Floats, join: Join, add: Add
+) -> Floats:
     """x [M, 1 or M, K] ... as column views: x[:, k] is [M, 1] and w[:, k] is [1, N]."""
     size = x.shape[1]
+    if order.tile:
+        for k in range(0, size, order.tile):
+            tile = range(k, min(k + order.tile, size))
+            total = add(total, _tile(x, w, tile, total, join, add))
+        return total
     done = 0
     group = sum(_elements(step) for step in order.group)
     if group:
@@ -292,6 +338,7 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
     if order.flush:
         x, w = flushed(x), flushed(w)
     join = _join(order.fused, exact, order.flush)
+    add = _add(order.flush and not exact)
     rows, size = x.shape
     outs = w.shape[0]
     result = np.empty((rows, outs), np.float32)
@@ -308,15 +355,20 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
         for k in range(0, size, block):
             end = min(k + block, size)
             start = (total if order.start_in_chain else zero).copy()
-            sums = _chain_block(order, x_k[:, k:end], w_k[:, k:end], start, join)
+            sums = _chain_block(order, x_k[:, k:end], w_k[:, k:end], start, join, add)
             total = sums if keep or order.start_in_chain else total + sums
             keep = False
         result[:, part] = total
     return result
 
 
-def _join_all(values: Floats, sequence: bool) -> Floats:
+def _join_all(values: Floats, sequence: bool, distances: tuple[int, ...] = ()) -> Floats:
     """Joins the last axis."""
+    if distances:
+        lanes = np.arange(values.shape[-1])
+        for distance in distances:
+            values = values + values[..., lanes ^ distance]
+        return values[..., 0]
     if sequence:
         total = values[..., 0]
         for i in range(1, values.shape[-1]):
@@ -349,11 +401,28 @@ def _stage(
     return lanes, k
 
 
+def _padded(order: LaneOrder, values: Floats) -> Floats:
+    """Rows with zeros behind them up to a whole turn of the last stage, and pairs apart: vector 0
+    of a turn then holds the odd elements, vector 1 the even ones."""
+    rows, size = values.shape
+    last = order.stages[-1]
+    if order.tail == "lanes":
+        values = np.pad(values, ((0, 0), (0, -size % (last.lanes * last.vectors))))
+    if order.pairs:
+        whole = values.shape[1] // (2 * last.lanes) * 2 * last.lanes
+        apart = values[:, :whole].reshape(rows, -1, last.lanes, 2)[..., ::-1].swapaxes(2, 3)
+        values = np.concatenate([apart.reshape(rows, whole), values[:, whole:]], axis=1)
+    return values
+
+
 def _lanes(
     order: LaneOrder, x: Floats, w: Floats, c: Floats | None, peel: int, exact: bool
 ) -> Floats:
-    join = _join(order.fused, exact)
-    tail = _join(order.tail_fused, exact)
+    if order.flush:
+        x, w = flushed(x), flushed(w)
+    x, w = _padded(order, x), _padded(order, w)
+    join = _join(order.fused, exact, order.flush)
+    tail = _join(order.tail_fused, exact, order.flush)
     rows, size = x.shape
     result = np.empty((rows, w.shape[0]), np.float32)
     widest = max(stage.lanes * stage.accumulators for stage in order.stages)
@@ -370,12 +439,12 @@ def _lanes(
         total: Floats = start
         for i, stage in enumerate(order.stages):
             lanes, k = _stage(stage, x, w_part, k, start if i == 0 else None, join)
-            if order.tail_in_lane_0 and i + 1 == len(order.stages):
+            if order.tail == "lane0" and i + 1 == len(order.stages):
                 for j in range(k, size):
                     lanes[:, :, 0, 0] = tail(lanes[:, :, 0, 0], *column(j))
                 k = size
             by_lane = _join_all(lanes.swapaxes(2, 3), stage.sequence_accumulators)
-            joined = _join_all(by_lane, stage.sequence_lanes)
+            joined = _join_all(by_lane, stage.sequence_lanes, stage.lane_distances)
             total = joined if i == 0 else total + joined
         for j in range(k, size):
             total = tail(total, *column(j))

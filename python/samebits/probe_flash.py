@@ -14,7 +14,7 @@ import ctypes
 import ctypes.util
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,12 @@ import torch.nn.functional as F
 
 from samebits import function_replay as replay
 from samebits.elementary import EXP, F32
+from samebits.shapes import Packing
 
 Json = dict[str, Any]
 HEADS = 4
+_NOT_PACKED, _LONG = 8, 160  # query rows, surely not packed; packed, where anything is
+_LONG_KV = (162, 170, 182)
 _LIBM = ctypes.CDLL(ctypes.util.find_library("m"))
 _LIBM.logf.restype = ctypes.c_float
 _LIBM.logf.argtypes = [ctypes.c_float]
@@ -149,12 +152,12 @@ class _Probe:
                 break
         return found
 
-    def _same_rows(self, key_seed: int, q_len: int) -> torch.Tensor:
+    def _same_rows(self, key_seed: int, q_len: int, kv_len: int = 48) -> torch.Tensor:
         """The output for q_len rows that are all the same query. Each key stands there twice, with
         opposite values: what comes out is rounding and nothing else."""
         generator = np.random.default_rng(key_seed)
-        keys, values = generator.standard_normal((2, 2, 24, self.head_dim))
-        order = generator.permutation(48)
+        keys, values = generator.standard_normal((2, 2, -(-kv_len // 2), self.head_dim))
+        order = generator.permutation(keys.shape[1] * 2)[:kv_len]
         k = np.concatenate((keys, keys), axis=1)[:, order]
         v = np.concatenate((values, -values), axis=1)[:, order]
         q = np.repeat(keys[:, :1], q_len, axis=1)
@@ -166,6 +169,23 @@ class _Probe:
         """How many of the same rows come out different from the first one."""
         out = self._same_rows(key_seed, q_len)
         return int((out != out[:, :1]).any(-1).any(0).sum())
+
+    def packing(self) -> tuple[Packing | None, tuple[int, int]]:
+        """From which lengths on the products are others, and how many calls were looked at and do
+        not fit. The first row of a call shows it; lengths whose products have the same bits either
+        way count as not packed."""
+
+        def other(q_len: int, kv_len: int) -> bool:
+            rows = [self._same_rows(kv_len, q, kv_len)[:, 0] for q in (_NOT_PACKED, q_len)]
+            return not torch.equal(rows[0], rows[1])
+
+        looked = range(_NOT_PACKED, _LONG + 1)
+        packed = [q for q in looked if any(other(q, kv) for kv in _LONG_KV)]
+        if not packed:
+            return None, (len(looked), 0)
+        first_kv = next((kv for kv in looked if other(_LONG, kv)), _LONG)
+        misfits = _LONG + 1 - packed[0] - len(packed)
+        return Packing(packed[0], first_kv), (2 * len(looked), misfits)
 
     def query_splits(self) -> tuple[list[Json], tuple[int, int]]:
         """The rule for blocks of query rows, and how many lengths were compared with it. It shows
@@ -242,6 +262,14 @@ def probe_sdpa(
         [Shape(16, n, late=late) for n in (600, 1100) for late in (True, False)],
     )
     found["q_splits"], splits = probe.query_splits()
+    packing, looked = probe.packing()
+    if packing:
+        found["packing"] = asdict(packing)
     proof = probe.compare(found, probe.cases(_proof_shapes(max_keys)))
-    compared, differing = (a + b for a, b in zip(proof, splits, strict=True))
+    compared, differing = (sum(counts) for counts in zip(proof, splits, looked, strict=True))
     return {**found, "proof": {"compared": compared, "differing": differing}}
+
+
+def find_packing(dtype: torch.dtype, head_dim: int) -> Packing | None:
+    """Which calls of the fused kernel take packed products here."""
+    return _Probe(dtype, head_dim, np.random.default_rng(0)).packing()[0]

@@ -7,46 +7,26 @@ inferred from one shape to another.
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 
 from samebits import known_rules
-from samebits.orders import Floats, Json
+from samebits.block_scan import scan
+from samebits.orders import Floats
+from samebits.probe_data import ENOUGH, ROWS, Progress, aligned, to_numpy, to_torch
+from samebits.probe_flash import find_packing
+from samebits.probe_fused import fused_work, probe_fused
 from samebits.profile import Entry
 from samebits.replay import Check, Indices, Proof, Replay, cancelling, differing, prove, windows
 from samebits.rules import ROUNDINGS, Alignment, SumRule
 from samebits.shapes import LinearShape, Workload
 from samebits.tree_search import search_tree
 
-Progress = Callable[[float], None]  # work done, in units of work()
-
-_ROWS = 32  # held at least, for several products of few rows
 _SCOUTS = 32  # columns at either end that are replayed first, and in full precision
-_MANY = 1 << 30  # matrices: no limit
 _MACS = 1 << 30  # multiply-adds of the replay of one data set: above it columns are sampled
-
-
-def _torch(values: Floats, dtype: str) -> torch.Tensor:
-    return torch.from_numpy(values).to(getattr(torch, dtype))
-
-
-def _numpy(tensor: torch.Tensor) -> Floats:
-    values: Floats = tensor.float().contiguous().numpy()
-    return values
-
-
-def _aligned(tensor: torch.Tensor, position: int = 0) -> torch.Tensor:
-    """A copy whose first element stands ``position`` elements after a multiple of 64 bytes."""
-    buffer = torch.empty(tensor.numel() + 32 + position, dtype=tensor.dtype)
-    first = (-buffer.data_ptr() % 64) // tensor.element_size() + position
-    copy = buffer[first : first + tensor.numel()].view(tensor.shape)
-    copy.copy_(tensor)
-    return copy
 
 
 def _columns(outs: int, limit: int, generator: np.random.Generator) -> Indices:
@@ -74,9 +54,9 @@ class _LinearData:
             x, w = x * np.float32(2.0**-70), w * np.float32(2.0**-72)
             bias = None if bias is None else bias * np.float32(0)
         self.position = int(generator.integers(4)) if dtype == "float32" else 0
-        self.x = _aligned(_torch(x, dtype))
-        self.w = _aligned(_torch(w, dtype), self.position)
-        self.bias = None if bias is None else _torch(bias, dtype)
+        self.x = aligned(to_torch(x, dtype))
+        self.w = aligned(to_torch(w, dtype), self.position)
+        self.bias = None if bias is None else to_torch(bias, dtype)
         columns = _columns(outs, limit, generator)
         self.replay = Replay(x, w[columns], columns, None if bias is None else bias[columns], dtype)
         self.replay.at = Alignment(w=self.position)
@@ -88,9 +68,9 @@ class _LinearData:
 
         def output(first: int) -> Floats:
             if first not in outputs:
-                x = _aligned(self.x[first : first + rows])
+                x = aligned(self.x[first : first + rows])
                 y = torch.nn.functional.linear(x, self.w, self.bias)
-                outputs[first] = np.ascontiguousarray(_numpy(y)[:, self.replay.columns])
+                outputs[first] = np.ascontiguousarray(to_numpy(y)[:, self.replay.columns])
             return outputs[first]
 
         def check(rule: SumRule) -> tuple[int, int]:
@@ -110,7 +90,7 @@ def _probe_linear(
     shape: LinearShape, dtype: str, all_rows: list[int], threads: int, progress: Progress
 ) -> Iterator[Entry]:
     size = shape.in_features
-    most = max(all_rows[-1], _ROWS)
+    most = max(all_rows[-1], ROWS)
     limit = max(1024, _MACS // (most * size))
     data = [_LinearData(shape, dtype, most, "exact", seed=2, limit=limit)]
     if dtype == "float32":  # whose products are rounded, unless fused
@@ -127,12 +107,27 @@ def _probe_linear(
         if rows <= 8 and dtype != "float16":
             checks.insert(1, tiny.check(rows))
         known = known_rules.product_rules(dtype, rows, threads)
+        if dtype != "float32":
+            known = [*_blocks_of_linear(shape, dtype, rows), *known]
         proof = prove([*[rule for rule in last if rule in known], *known], checks)
         if proof.mismatches:
             proof = _search_linear(shape, dtype, rows, checks) or proof
         last = [proof.rule]
         progress(rows * size * shape.out_features)
         yield Entry("linear", keys, rows, 0, proof)
+
+
+def _blocks_of_linear(shape: LinearShape, dtype: str, rows: int) -> list[SumRule]:
+    def product(x: Floats, w: Floats) -> Floats:
+        full = np.zeros((shape.out_features, x.size), np.float32)
+        full[: w.shape[0]] = w
+        y = torch.nn.functional.linear(
+            to_torch(np.tile(x, (rows, 1)), dtype), to_torch(full, dtype)
+        )
+        return to_numpy(y)[0, : w.shape[0]]
+
+    found = scan(product, shape.in_features, shape.out_features, dtype)
+    return known_rules.block_rules(found)
 
 
 def _search_linear(shape: LinearShape, dtype: str, rows: int, checks: list[Check]) -> Proof | None:
@@ -175,7 +170,7 @@ class _Scores:
     def __init__(self, load: Workload, dtype: str, exact: bool) -> None:
         generator = np.random.default_rng(11)
         passes = load.passes()
-        rows = max(_ROWS, *(rows for rows, _ in passes))
+        rows = max(ROWS, *(rows for rows, _ in passes))
         keys = max(rows + past for rows, past in passes)
         self.groups = load.heads // load.kv_heads
         matrices = load.batch * load.heads
@@ -184,10 +179,10 @@ class _Scores:
             for _ in range(load.batch * load.kv_heads)
         ]
         queries = np.concatenate([x.reshape(self.groups, rows, -1) for x, _ in pairs])
-        self.q = _torch(queries, dtype).unflatten(0, (load.batch, load.heads)).transpose(1, 2)
+        self.q = to_torch(queries, dtype).unflatten(0, (load.batch, load.heads)).transpose(1, 2)
         kv_shape = (load.batch, load.kv_heads)
         states = np.stack([w for _, w in pairs])
-        self.k = _torch(states, dtype).unflatten(0, kv_shape).transpose(1, 2)
+        self.k = to_torch(states, dtype).unflatten(0, kv_shape).transpose(1, 2)
         self.replays = {
             m: Replay(queries[m], pairs[m // self.groups][1], np.arange(keys), None, dtype)
             for m in _heads_checked(matrices)
@@ -203,7 +198,7 @@ class _Scores:
             if first not in outputs:
                 # As transformers has them: q is a view of [batch, tokens, heads, head_dim].
                 q = self.q[:, first : first + rows].contiguous().transpose(1, 2)
-                outputs[first] = _numpy(torch.matmul(q, k.transpose(2, 3)).flatten(0, 1))
+                outputs[first] = to_numpy(torch.matmul(q, k.transpose(2, 3)).flatten(0, 1))
             return outputs[first]
 
         def check(rule: SumRule) -> tuple[int, int]:
@@ -220,25 +215,22 @@ class _Scores:
         return check
 
 
-_ENOUGH = 2048  # outputs that are compared at least, or about so
-
-
 def _context_check(load: Workload, dtype: str, rows: int, past: int, exact: bool) -> Check:
     """P v of eager attention. Values in both layouts that transformers gives them."""
     generator = np.random.default_rng(1000 * rows + past)
     keys, matrices = rows + past, load.batch * load.heads
     heads, columns = _heads_checked(matrices), np.arange(load.head_dim)
     cases: list[tuple[Replay, Floats]] = []
-    for _ in range(1 + _ENOUGH // (len(heads) * rows * load.head_dim)):
+    for _ in range(1 + ENOUGH // (len(heads) * rows * load.head_dim)):
         pairs = {m: cancelling(generator, rows, load.head_dim, keys, dtype, exact) for m in heads}
         filled = [pairs[heads[m % len(heads)]] if m not in pairs else pairs[m]
                   for m in range(matrices)]  # fmt: skip
         shape = (load.batch, load.heads)
-        p = _torch(np.stack([x for x, _ in filled]), dtype).unflatten(0, shape)
-        v = _torch(np.stack([w for _, w in filled]), dtype).mT.unflatten(0, shape).contiguous()
+        p = to_torch(np.stack([x for x, _ in filled]), dtype).unflatten(0, shape)
+        v = to_torch(np.stack([w for _, w in filled]), dtype).mT.unflatten(0, shape).contiguous()
         tokens_first = v.transpose(1, 2).contiguous().transpose(1, 2)
         for values in (v, tokens_first):
-            output = _numpy(torch.matmul(p, values).flatten(0, 1))
+            output = to_numpy(torch.matmul(p, values).flatten(0, 1))
             cases += [(Replay(*pairs[m], columns, None, dtype), output[m]) for m in heads]
 
     def check(rule: SumRule) -> tuple[int, int]:
@@ -252,6 +244,19 @@ def _context_check(load: Workload, dtype: str, rows: int, past: int, exact: bool
         return compared, bad
 
     return check
+
+
+def _blocks_of_context(load: Workload, dtype: str, rows: int, past: int) -> list[SumRule]:
+    def product(x: Floats, w: Floats) -> Floats:
+        shape = (load.batch, load.heads)
+        v = np.zeros((x.size, load.head_dim), np.float32)
+        v[:, : w.shape[0]] = w.T
+        p = to_torch(x, dtype).expand(*shape, rows, -1).contiguous()
+        y = torch.matmul(p, to_torch(v, dtype).expand(*shape, -1, -1).contiguous())
+        return to_numpy(y)[0, 0, 0, : w.shape[0]]
+
+    found = scan(product, rows + past, load.head_dim, dtype)
+    return known_rules.block_rules(found)
 
 
 def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -> Iterator[Entry]:
@@ -276,6 +281,8 @@ def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -
         checks = [one.check(rows, past) for one in scores]
         yield Entry("scores", keys, rows, rows + past, prove([*plain, *few, *known], checks))
         known = known_rules.context_rules(dtype, rows, threads)
+        if dtype != "float32":
+            known = [*known, *_blocks_of_context(load, dtype, rows, past)]
         checks = [_context_check(load, dtype, rows, past, exact=True)]
         if dtype == "float32" and rows <= 70:
             checks.append(_context_check(load, dtype, rows, past, exact=False))
@@ -287,138 +294,6 @@ def _eager_work(load: Workload, rows: int, past: int) -> float:
     return 40.0 * load.head_dim * rows * (rows + past) + 5e8
 
 
-class _Library:
-    """The matrix products that the fused kernel calls, by their names in torch's library."""
-
-    def __init__(self, dtype: str) -> None:
-        folder = os.path.join(os.path.dirname(torch.__file__), "lib")
-        library = ctypes.CDLL(os.path.join(folder, "libtorch_cpu.so"))
-        self.fp32 = dtype == "float32"
-        name = "cblas_gemm_bf16bf16f32" if dtype == "bfloat16" else "cblas_gemm_f16f16f32"
-        self.call = library["sgemm_" if self.fp32 else name]
-        number, pointer = ctypes.c_int, ctypes.c_void_p
-        if not self.fp32:
-            scale = ctypes.c_float
-            self.call.argtypes = [number] * 6 + [scale, pointer, number, pointer, number]
-            self.call.argtypes += [scale, pointer, number]
-            self.call.restype = None
-
-    def product(
-        self, transposed: bool, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, beta: float
-    ) -> None:
-        """c [rows, outs] = b [rows, size] times a (transposed: [outs, size], else [size, outs])."""
-        (rows, size), outs = b.shape, c.shape[1]
-        if not self.fp32:
-            flag = 112 if transposed else 111  # CblasTrans, CblasNoTrans; 102: CblasColMajor
-            self.call(102, flag, 111, outs, rows, size, 1.0, a.data_ptr(), a.shape[1],
-                      b.data_ptr(), size, beta, c.data_ptr(), outs)  # fmt: skip
-            return
-        flags = b"t" if transposed else b"n"
-        numbers = [ctypes.byref(ctypes.c_int(n)) for n in (outs, rows, size, a.shape[1], size)]
-        outs_by, one, factor = (
-            ctypes.byref(ctypes.c_int(outs)),
-            ctypes.byref(ctypes.c_float(1.0)),
-            ctypes.byref(ctypes.c_float(beta)),
-        )
-        address = [ctypes.c_void_p(t.data_ptr()) for t in (a, b, c)]
-        self.call(flags, b"n", *numbers[:3], one, address[0], numbers[3], address[1], numbers[4],
-                  factor, address[2], outs_by)  # fmt: skip
-
-
-class _FusedScores:
-    def __init__(self, load: Workload, dtype: str, library: _Library, exact: bool) -> None:
-        blocks = load.blocks()
-        rows = max(_ROWS, *(rows for rows, _ in blocks))
-        keys = max(keys for _, keys in blocks)
-        generator = np.random.default_rng(21)
-        x, w = cancelling(generator, rows, keys, load.head_dim, dtype, exact)
-        self.replay = Replay(x, w, np.arange(keys), None, "float32")
-        self.q, self.k = _aligned(_torch(x, dtype)), _aligned(_torch(w, dtype))
-        self.library = library
-
-    def check(self, rows: int, keys: int) -> Check:
-        firsts = windows(rows, keys, self.q.shape[0])
-        kernel: list[Floats] = []
-        for first in firsts:
-            output = _aligned(torch.zeros(rows, keys))
-            q = _aligned(self.q[first : first + rows])
-            self.library.product(True, self.k[:keys], q, output, 0.0)
-            kernel.append(_numpy(output))
-
-        def check(rule: SumRule) -> tuple[int, int]:
-            compared = bad = 0
-            for first, output in zip(firsts, kernel, strict=True):
-                replayed = self.replay.output(rule, rows, keys, first)
-                compared += replayed.size
-                bad += differing(replayed, output)
-            return compared, bad
-
-        return check
-
-
-def _fused_context_check(
-    load: Workload, dtype: str, library: _Library, block: tuple[int, int, bool], exact: bool
-) -> Check:
-    """At every alignment of the output."""
-    rows, keys, accumulate = block
-    generator = np.random.default_rng(1000 * rows + keys)
-    columns = np.arange(load.head_dim)
-    cases: list[tuple[Replay, Floats]] = []
-    positions = list(range(4)) * 8 if rows <= 3 else [0] * (1 + _ENOUGH // (rows * columns.size))
-    for position in positions:
-        x, w = cancelling(generator, rows, load.head_dim, keys, dtype, exact)
-        old = generator.standard_normal((rows, load.head_dim), np.float32) * np.float32(1e-4)
-        p, v = _aligned(_torch(x, dtype)), _aligned(_torch(w, dtype).T.contiguous())
-        y = _aligned(torch.from_numpy(old), position)
-        library.product(False, v, p, y, float(accumulate))
-        c = old if accumulate else None
-        at = Alignment(y=position)
-        cases.append((Replay(x, w, columns, c, "float32", at), _numpy(y)))
-
-    def check(rule: SumRule) -> tuple[int, int]:
-        compared = bad = 0
-        for replay, kernel in cases:
-            replayed = replay.output(rule, rows, load.head_dim)
-            compared += replayed.size
-            bad += differing(replayed, kernel)
-            if bad:
-                break
-        return compared, bad
-
-    return check
-
-
-def _probe_sdpa(load: Workload, dtype: str, threads: int, progress: Progress) -> Iterator[Entry]:
-    # With several threads a product on its own would be cut by the library; two are one each.
-    items = [1 if threads == 1 else 2, _MANY]
-    keys_of: Json = {"head_dim": load.head_dim, "matrices": items}
-    try:
-        library = _Library(dtype)
-    except (OSError, AttributeError):
-        return  # nothing to compare with: no entry
-    kinds = (True, False) if dtype == "float32" else (True,)
-    scores = [_FusedScores(load, dtype, library, exact) for exact in kinds]
-    for rows, keys in load.blocks():
-        checks = [one.check(rows, keys) for one in scores]
-        known = known_rules.sdpa_score_rules(dtype, rows, keys)
-        yield Entry("sdpa_scores", keys_of, rows, keys, prove(known, checks))
-        known = known_rules.sdpa_context_rules(dtype)
-        likely = [known_rules.BLOCKED_RULE] if rows > 3 else []
-        for accumulate in (False, True):
-            checks = [
-                _fused_context_check(load, dtype, library, (rows, keys, accumulate), exact)
-                for exact in (kinds if rows <= 4 else (True,))
-            ]
-            proof = prove([*likely, *known], checks)
-            shape = {**keys_of, "accumulate": accumulate}
-            yield Entry("sdpa_context", shape, rows, keys, proof)
-        progress(_sdpa_work(load, rows, keys))
-
-
-def _sdpa_work(load: Workload, rows: int, keys: int) -> float:
-    return 4.0 * load.head_dim * rows * keys + 2e8
-
-
 def work(load: Workload) -> float:
     """In multiply-adds of the kernels, about: the progress bar's length."""
     total = 0.0
@@ -426,7 +301,7 @@ def work(load: Workload) -> float:
         total += sum(load.linear_rows()) * shape.in_features * shape.out_features
     if load.attention == "eager":
         return total + sum(_eager_work(load, *one) for one in load.passes())
-    return total + sum(_sdpa_work(load, *one) for one in load.blocks())
+    return total + sum(fused_work(load, one) for one in load.blocks())
 
 
 def probe_products(load: Workload, dtype: str, progress: Progress) -> list[Entry]:
@@ -442,7 +317,8 @@ def probe_products(load: Workload, dtype: str, progress: Progress) -> list[Entry
             # Inside the fused kernel each product runs in one thread.
             torch.set_num_threads(1)
             try:
-                entries += _probe_sdpa(load, dtype, threads, progress)
+                packing = find_packing(getattr(torch, dtype), load.head_dim)
+                entries += probe_fused(load, dtype, threads, packing, progress)
             finally:
                 torch.set_num_threads(threads)
     return entries

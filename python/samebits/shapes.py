@@ -23,6 +23,23 @@ class LinearShape:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """From which lengths of a call on the fused kernel's products are of another kind."""
+
+    min_q_len: int
+    min_kv_len: int
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """One product inside the fused kernel: query rows by keys."""
+
+    rows: int
+    keys: int
+    packed: bool = False
+
+
+@dataclass(frozen=True)
 class Workload:
     """The shapes of all products of a model."""
 
@@ -48,25 +65,27 @@ class Workload:
         decode = {(1, prompt + step) for prompt in self.prompts for step in range(self.steps)}
         return sorted(prefill | decode)
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """(rows, keys) of every product inside the fused kernel."""
-        found: set[tuple[int, int]] = set()
+    def blocks(self, packing: Packing | None = None) -> list[Block]:
+        """Every product inside the fused kernel."""
+        found: set[Block] = set()
         for rows, past in self.passes():
             if self.batch > 1 and rows == 1:
                 # transformers packs the query heads of a kv head into rows when there is a mask.
-                found |= _blocks(self.heads // self.kv_heads, past + 1, causal=False)
-            found |= _blocks(rows, past + rows, causal=rows > 1 and self.batch == 1)
+                found |= _blocks(self.heads // self.kv_heads, past + 1, False, packing)
+            found |= _blocks(rows, past + rows, rows > 1 and self.batch == 1, packing)
         return sorted(found)
 
 
-def _blocks(rows: int, keys: int, causal: bool) -> set[tuple[int, int]]:
+def _blocks(rows: int, keys: int, causal: bool, packing: Packing | None) -> set[Block]:
+    packed = packing is not None and rows >= packing.min_q_len and keys >= packing.min_kv_len
     split = next((size for below, size in _Q_SPLITS if rows < below), _Q_SPLIT_ABOVE)
     found = set()
     for row in range(0, rows, split):
         count = min(split, rows - row)
         seen = min(row + count, keys) if causal else keys
         for key in range(0, seen, _KV_SPLIT):
-            found.add((count, min(_KV_SPLIT, keys - key)))  # whole, though not all are seen
+            # whole, though not all are seen
+            found.add(Block(count, min(_KV_SPLIT, keys - key), packed))
     return found
 
 

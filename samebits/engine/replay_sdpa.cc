@@ -60,6 +60,7 @@ class ProfileProducts : public FlashProducts {
     shape.keys = block.keys;
     shape.head_dim = block.head_dim;
     shape.matrices = block.items;
+    shape.packed = block.packed;
     ReplayProduct(isa_, args, *profile_.Find(op, shape).rule, 0, args.rows, 0, args.out_features);
   }
 

@@ -143,10 +143,10 @@ void TailOf(Region& region, const float* w, int64_t w_stride, int64_t outs, int6
 
 // Whether LaneTile can do it.
 bool FastLanes(const LaneOrder& order) {
-  return !order.tail_in_lane_0 &&
+  return order.tail == LaneTail::kSequence && !order.pairs && !order.flush &&
          std::all_of(order.stages.begin(), order.stages.end(), [](const LaneStage& stage) {
            return (stage.lanes == 4 || stage.lanes == 8) && stage.join_lanes == Joining::kHalves &&
-                  stage.accumulators <= kMaxTileAccumulators;
+                  stage.lane_distances.empty() && stage.accumulators <= kMaxTileAccumulators;
          });
 }
 
@@ -197,10 +197,10 @@ void RunLanes(const LaneOrder& order, Region& region) {
 
 // Four partial sums, element k to sum k mod 4.
 bool FourSums(const LaneOrder& order) {
-  const LaneStage four = {.lanes = 4, .join_lanes = Joining::kSequence};
   return order.stages.size() == 1 && order.stages[0].lanes == 4 && order.stages[0].vectors == 1 &&
-         order.stages[0].join_lanes == four.join_lanes && order.tail_in_lane_0 &&
-         order.product == order.tail_product && order.peel == Peel();
+         order.stages[0].join_lanes == Joining::kSequence &&
+         order.stages[0].lane_distances.empty() && order.tail == LaneTail::kLane0 && !order.pairs &&
+         !order.flush && order.product == order.tail_product && order.peel == Peel();
 }
 
 void RunFourSums(const LaneOrder& order, Region& region) {
@@ -221,6 +221,7 @@ void RunFourSums(const LaneOrder& order, Region& region) {
                      .rows = rows,
                      .size = count,
                      .lanes = 4,
+                     .tile = 0,
                      .fused = order.product == ProductKind::kFused,
                      .flush = false});
     }
@@ -310,7 +311,8 @@ class ChainRun {
       std::fill(partial_.begin(), partial_.end(), 0.0F);
     }
     // Whole groups, so that a chunk's elements are its own; a descending tail is one chunk.
-    const int64_t chunk = kChunk / group_ * group_;
+    const int64_t whole = order_.tile > 0 ? order_.tile : group_;
+    const int64_t chunk = kChunk / whole * whole;
     for (int64_t k = 0; k < size; k += chunk) {
       const int64_t count = std::min(chunk, size - k);
       const float* w = Chunk(n, outs, begin + k, count);
@@ -321,6 +323,7 @@ class ChainRun {
                      .rows = region_.rows(),
                      .size = count,
                      .lanes = 1,
+                     .tile = order_.tile,
                      .fused = order_.product == ProductKind::kFused,
                      .flush = order_.flush});
     }
@@ -346,7 +349,8 @@ class ChainRun {
 
 // Whether a chain's elements stay inside their chunk.
 bool FastChain(const ChainOrder& order) {
-  return SingleSteps(order) && !(order.tail_descending && order.group.empty());
+  return SingleSteps(order) && !(order.tail_descending && order.group.empty()) &&
+         order.tile <= kChunk;
 }
 
 // False where there is no fast kernel.

@@ -168,9 +168,53 @@ void ChainRows(const ChainTile& t, int64_t row) {
   }
 }
 
+// kRows rows times 16 outputs, tile after tile.
+template <bool kFused, int kRows>
+void TiledRows(const ChainTile& t, int64_t row) {
+  constexpr int64_t kVectors = kChainTileOuts / 8;
+  const float* x = t.x + row * t.x_stride;
+  float* to = t.sums + row * kChainTileOuts;
+  for (int64_t begin = 0; begin < t.size; begin += t.tile) {
+    const int64_t end = begin + t.tile < t.size ? begin + t.tile : t.size;
+    __m256 sums[2][kRows][kVectors];
+    for (auto& chain : sums) {
+      for (auto& r : chain) {
+        for (__m256& sum : r) sum = _mm256_setzero_ps();
+      }
+    }
+    const auto join = [&](int chain, int64_t k) {
+      for (int r = 0; r < kRows; ++r) {
+        const __m256 xs = _mm256_broadcast_ss(x + r * t.x_stride + k);
+        for (int v = 0; v < kVectors; ++v) {
+          __m256& sum = sums[chain][r][v];
+          sum = Joined<Eight, kFused>(xs, _mm256_loadu_ps(t.w + k * kChainTileOuts + v * 8), sum);
+        }
+      }
+    };
+    int64_t k = begin;
+    for (; k + 2 <= end; k += 2) {
+      join(0, k);
+      join(1, k + 1);
+    }
+    if (k < end) join(0, k);
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        float* sum = to + r * kChainTileOuts + v * 8;
+        const __m256 joined = _mm256_add_ps(sums[0][r][v], sums[1][r][v]);
+        _mm256_storeu_ps(sum, _mm256_add_ps(_mm256_loadu_ps(sum), joined));
+      }
+    }
+  }
+}
+
 template <bool kFused>
 __attribute__((noinline)) void Chains(const ChainTile& t) {
   int64_t row = 0;
+  if (t.tile > 0) {
+    for (; row + 3 <= t.rows; row += 3) TiledRows<kFused, 3>(t, row);
+    for (; row < t.rows; ++row) TiledRows<kFused, 1>(t, row);
+    return;
+  }
   if (t.lanes == 4) {
     for (; row < t.rows; ++row) ChainRows<kFused, 1, 4>(t, row);
     return;

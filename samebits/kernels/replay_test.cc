@@ -34,6 +34,14 @@ constexpr const char* kOrders[] = {
     R"({"family": "chain", "group": [0, 1, 2, 3, [[[4, 5], 6], 7]], "start": "chain",
         "product": "rounded"})",
     R"({"family": "chain", "tail": "descending"})",
+    R"({"family": "chain", "block": 288, "tile": 32, "flush": true, "first": "set"})",
+    R"({"family": "chain", "tile": 20, "flush": true, "start": "chain"})",
+    R"({"family": "chain", "tile": 7, "product": "rounded"})",
+    R"({"family": "chain", "tile": 300})",
+    R"({"family": "lanes", "pairs": true, "flush": true, "tail": "lanes", "stages":
+        [{"lanes": 16, "vectors": 2, "accumulators": 1, "join_lanes": [8, 1, 2, 4]}]})",
+    R"({"family": "lanes", "tail": "lanes", "flush": true, "product": "rounded", "stages":
+        [{"lanes": 8, "vectors": 2, "accumulators": 2, "join_lanes": [1, 4, 2]}]})",
 };
 
 SumRule Rule(const std::string& order, const char* bias) {

@@ -35,7 +35,8 @@ struct TailTile {
 
 // sums[r, c] joined by x[r, k] w[k, c] for k = 0 .. size - 1, for kChainTileOuts outputs c. With
 // several `lanes` there are as many sums, row r and lane l at sums + (r * lanes + l) *
-// kChainTileOuts, and element k joins lane k mod lanes.
+// kChainTileOuts, and element k joins lane k mod lanes. With a `tile` (and one lane) the even and
+// the odd ones of as many elements are chains of their own from +0, whose joined sum joins sums.
 struct ChainTile {
   const float* x;  // row r at r * x_stride
   const float* w;  // [size, kChainTileOuts]
@@ -43,6 +44,7 @@ struct ChainTile {
   int64_t x_stride;
   int64_t rows, size;
   int64_t lanes;  // 1 or 4
+  int64_t tile;   // or 0
   bool fused, flush;
 };
 

@@ -76,8 +76,8 @@ std::string Describe(ProductOp op, const ProductShape& s) {
   }
   const std::string batch =
       s.batch == 0 ? "" : fmt::format(" (batch {}, kv_heads {})", s.batch, s.kv_heads);
-  return fmt::format("{}, head_dim {}, {} matrices{}, {} rows, {} keys", OpKey(op), s.head_dim,
-                     s.matrices, batch, s.rows, s.keys);
+  return fmt::format("{}, head_dim {}, {} matrices{}, {} rows, {} keys{}", OpKey(op), s.head_dim,
+                     s.matrices, batch, s.rows, s.keys, s.packed ? ", packed" : "");
 }
 
 }  // namespace
@@ -210,8 +210,10 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
       entry.batch = IntegerField(json, "batch", 1, kMaxSize, place);
       entry.kv_heads = IntegerField(json, "kv_heads", 1, kMaxSize, place);
     } else {
-      CheckKeys(json, {"head_dim", "matrices", "rows", "keys", "accumulate", "rule", "proof"},
+      CheckKeys(json,
+                {"head_dim", "matrices", "rows", "keys", "accumulate", "packed", "rule", "proof"},
                 place);
+      entry.packed = json.contains("packed") && BoolField(json, "packed", place);
       if (op == ProductOp::kSdpaScores && json.contains("accumulate")) {
         Fail(ErrorCode::kBadInput, "{}: 'accumulate' goes with sdpa_context only", place);
       }
@@ -234,7 +236,8 @@ Profile::Entry Profile::ReadEntry(const Json& json, ProductOp op, const std::str
 
 bool Profile::Entry::Covers(const ProductShape& s) const {
   if (!rows.Has(s.rows) || in_features != s.in_features || out_features != s.out_features ||
-      bias != s.bias || head_dim != s.head_dim || batch != s.batch || kv_heads != s.kv_heads) {
+      bias != s.bias || head_dim != s.head_dim || batch != s.batch || kv_heads != s.kv_heads ||
+      packed != s.packed) {
     return false;
   }
   if (head_dim == 0) return true;
@@ -263,7 +266,8 @@ std::string Profile::Line(ProductOp op, const Entry& entry) const {
                            entry.head_dim,
                            entry.matrices.low,
                            entry.batch,
-                           entry.kv_heads};
+                           entry.kv_heads,
+                           entry.packed};
   return fmt::format("{} (to {} rows): {} of {} values differed in its proof", Describe(op, shape),
                      entry.rows.high, entry.proof.differing, entry.proof.compared);
 }

@@ -30,12 +30,13 @@ constexpr size_t kProductOps = 6;
 // kLinear: rows, in_features and out_features of x W^T + bias.
 // Attention: rows (queries), keys and head_dim; matrices: batch * heads, and for the flash kernel
 // its work items. Eager attention: batch and kv_heads too, since what torch multiplies is a copy of
-// the repeated keys or not.
+// the repeated keys or not. Flash kernel: packed, FlashBlock::packed.
 struct ProductShape {
   int64_t rows = 0, in_features = 0, out_features = 0;
   bool bias = false;
   int64_t keys = 0, head_dim = 0, matrices = 0;
   int64_t batch = 0, kv_heads = 0;
+  bool packed = false;
 };
 
 class Profile {
@@ -74,7 +75,7 @@ class Profile {
     Range rows, keys, matrices;
     bool square = false;  // keys are as many as rows
     int64_t in_features = 0, out_features = 0, head_dim = 0, batch = 0, kv_heads = 0;
-    bool bias = false;
+    bool bias = false, packed = false;
     size_t rule = 0;
     Proof proof;
     bool Covers(const ProductShape& shape) const;

@@ -40,9 +40,24 @@ int64_t GroupSize(const ChainOrder& order) {
   return std::max<int64_t>(size, 1);
 }
 
+// The sum s after all tiles of a block.
+float Tiles(const ChainOrder& order, int64_t size, const float* x, const float* w, float s) {
+  for (int64_t begin = 0; begin < size; begin += order.tile) {
+    const int64_t end = std::min(begin + order.tile, size);
+    std::array<float, 2> sums{};
+    for (int64_t k = begin; k < end; ++k) {
+      float& sum = sums.at((k - begin) % 2);
+      sum = Joined(order.product, x[k], w[k], sum);
+    }
+    s = s + (sums[0] + sums[1]);
+  }
+  return s;
+}
+
 // One chain over size elements, from s. Not inlined: the flush mode is set around it.
 __attribute__((noinline)) float ChainBlock(const ChainOrder& order, int64_t size, const float* x,
                                            const float* w, float s) {
+  if (order.tile > 0) return Tiles(order, size, x, w, s);
   const int64_t group = GroupSize(order);
   int64_t k = 0;
   if (!order.group.empty()) {
@@ -93,36 +108,72 @@ float JoinStage(const LaneStage& stage, StageLanes& lanes) {
   for (int32_t l = 0; l < stage.lanes; ++l) {
     joined.at(l) = JoinAll(lanes.at(l).data(), stage.accumulators, stage.join_accumulators);
   }
+  for (int32_t distance : stage.lane_distances) {
+    const std::array<float, kMaxLanes> before = joined;
+    for (int32_t l = 0; l < stage.lanes; ++l) joined.at(l) = before.at(l) + before.at(l ^ distance);
+  }
+  if (!stage.lane_distances.empty()) return joined[0];
   return JoinAll(joined.data(), stage.lanes, stage.join_lanes);
+}
+
+// Element of vector v and lane l of a turn.
+int64_t ElementOf(const LaneOrder& order, const LaneStage& stage, int32_t v, int32_t l) {
+  if (!order.pairs) return int64_t{v} * stage.lanes + l;
+  return int64_t{v / 2} * 2 * stage.lanes + int64_t{l} * 2 + (1 - v % 2);
+}
+
+// Takes the turns of one stage from element k on and returns the next element. Not inlined: the
+// flush mode is set around it.
+__attribute__((noinline)) int64_t TakeTurns(const LaneOrder& order, const LaneStage& stage,
+                                            bool last, int64_t k, int64_t size, const float* x,
+                                            const float* w, StageLanes& lanes) {
+  const int64_t turn = int64_t{stage.lanes} * stage.vectors;
+  const bool padded = last && order.tail == LaneTail::kLanes;
+  for (; k + turn <= size || (padded && k < size); k += turn) {
+    for (int32_t v = 0; v < stage.vectors; ++v) {
+      for (int32_t l = 0; l < stage.lanes; ++l) {
+        float& lane = lanes.at(l).at(v % stage.accumulators);
+        const int64_t j = k + ElementOf(order, stage, v, l);
+        lane = Joined(order.product, j < size ? x[j] : 0.0F, j < size ? w[j] : 0.0F, lane);
+      }
+    }
+  }
+  if (last && order.tail == LaneTail::kLane0) {
+    for (; k < size; ++k) lanes[0][0] = Joined(order.tail_product, x[k], w[k], lanes[0][0]);
+  }
+  return k;
+}
+
+__attribute__((noinline)) float OneByOne(ProductKind kind, int64_t k, int64_t end, const float* x,
+                                         const float* w, float sum) {
+  for (; k < end; ++k) sum = Joined(kind, x[k], w[k], sum);
+  return sum;
 }
 
 float DotLanes(const LaneOrder& order, int64_t size, const float* x, const float* w, bool has_c,
                float c, int32_t peel) {
   float start = 0.0F, total = 0.0F;
-  int64_t k = 0;
-  for (; k < std::min<int64_t>(peel, size); ++k) start = Joined(order.product, x[k], w[k], start);
+  int64_t k = std::min<int64_t>(peel, size);
+  {
+    const FlushDenormals flush(order.flush);
+    start = OneByOne(order.product, 0, k, x, w, start);
+  }
   StageLanes lanes;
   for (size_t i = 0; i < order.stages.size(); ++i) {
     const LaneStage& stage = order.stages[i];
     for (auto& lane : lanes) lane.fill(0.0F);
     if (i == 0) lanes[0][0] = start;
-    const int64_t turn = int64_t{stage.lanes} * stage.vectors;
-    for (; k + turn <= size; k += turn) {
-      for (int32_t v = 0; v < stage.vectors; ++v) {
-        for (int32_t l = 0; l < stage.lanes; ++l) {
-          float& lane = lanes.at(l).at(v % stage.accumulators);
-          const int64_t j = k + int64_t{v} * stage.lanes + l;
-          lane = Joined(order.product, x[j], w[j], lane);
-        }
-      }
-    }
-    if (order.tail_in_lane_0 && i + 1 == order.stages.size()) {
-      for (; k < size; ++k) lanes[0][0] = Joined(order.tail_product, x[k], w[k], lanes[0][0]);
+    {
+      const FlushDenormals flush(order.flush);
+      k = TakeTurns(order, stage, i + 1 == order.stages.size(), k, size, x, w, lanes);
     }
     const float joined = JoinStage(stage, lanes);
     total = i == 0 ? joined : total + joined;
   }
-  for (; k < size; ++k) total = Joined(order.tail_product, x[k], w[k], total);
+  {
+    const FlushDenormals flush(order.flush);
+    total = OneByOne(order.tail_product, k, size, x, w, total);
+  }
   return has_c ? c + total : total;
 }
 

@@ -41,6 +41,10 @@ struct ChainOrder {
   // other adds rounded products to each other and their total to the sum. Empty: one by one.
   // {{1}, {0}} is VDPBF16PS; {{0, 2, kJoin, 1, 3, kJoin, kJoin}} adds ((p0 + p2) + (p1 + p3)).
   std::vector<std::vector<int32_t>> group;
+  // Elements of a tile: its even elements are one chain and its odd ones another, both from +0; the
+  // two are joined, and that joins the block's sum. The last tile of a block may be shorter. It is
+  // TDPBF16PS of AMX with 32. 0: no tiles. Goes with no group.
+  int64_t tile = 0;
   bool tail_descending = false;  // elements of an incomplete last group, last one first
   bool start_in_chain = false;   // c is where the (only) chain starts: s = c instead of 0 and c + s
   bool first_set = false;        // c = s instead of c = 0 + s where there is no c: keeps a -0
@@ -58,18 +62,30 @@ enum class Joining : uint8_t {
   kHalves,    // for d = n/2, n/4 .. 1: v[i] = v[i] + v[i + d]
   kSequence,  // ((v[0] + v[1]) + v[2]) + ...
 };
+enum class LaneTail : uint8_t {
+  kSequence,  // what is left joins the total one by one
+  kLane0,     // it joins lane 0 of the last stage before its joins
+  kLanes,     // it is a turn of the last stage with zeros behind it
+};
 struct LaneStage {
   int32_t lanes = 8;
   int32_t vectors = 1;       // of one turn
   int32_t accumulators = 1;  // divides vectors
   Joining join_accumulators = Joining::kHalves;
   Joining join_lanes = Joining::kHalves;
+  // Not empty: lanes are joined in these steps instead, for each d: v[i] = v[i] + v[i xor d] for
+  // all i. Each power of two below `lanes` once; kHalves is lanes/2 .. 1.
+  std::vector<int32_t> lane_distances;
   bool operator==(const LaneStage&) const = default;
 };
 struct LaneOrder {
   Peel peel;  // their sum is where lane 0 of accumulator 0 of the first stage starts
   std::vector<LaneStage> stages;
-  bool tail_in_lane_0 = false;  // what is left joins lane 0 of the last stage before its joins
+  LaneTail tail = LaneTail::kSequence;
+  // Two vectors of a turn share 2 x lanes elements: the first takes the odd ones, the second the
+  // even ones, which is VDPBF16PS. With a single stage without peel.
+  bool pairs = false;
+  bool flush = false;  // where products join: denormal inputs and results count as 0
   ProductKind product = ProductKind::kFused;
   ProductKind tail_product = ProductKind::kFused;
   bool operator==(const LaneOrder&) const = default;

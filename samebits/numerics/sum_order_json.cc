@@ -101,14 +101,15 @@ std::vector<std::vector<int32_t>> ReadGroup(const Json& json, const std::string&
 }
 
 ChainOrder ReadChain(const Json& json, const std::string& place) {
-  CheckKeys(
-      json,
-      {"family", "block", "halve_below", "group", "tail", "start", "first", "flush", "product"},
-      place);
+  CheckKeys(json,
+            {"family", "block", "halve_below", "group", "tile", "tail", "start", "first", "flush",
+             "product"},
+            place);
   ChainOrder order;
   order.block = OptionalInteger(json, "block", 0, kMaxElements, 0, place);
   order.halve_below = OptionalInteger(json, "halve_below", 0, kMaxElements, 0, place);
   order.group = ReadGroup(json, place);
+  order.tile = OptionalInteger(json, "tile", 0, kMaxElements, 0, place);
   order.tail_descending = SecondWord(json, "tail", "ascending", "descending", place);
   order.start_in_chain = SecondWord(json, "start", "blocks", "chain", place);
   order.first_set = SecondWord(json, "first", "add", "set", place);
@@ -118,11 +119,38 @@ ChainOrder ReadChain(const Json& json, const std::string& place) {
     Fail(ErrorCode::kBadInput, "{}: 'halve_below' must be above 'block' ({}), found {}", place,
          order.block, order.halve_below);
   }
+  if (order.tile != 0 && (!order.group.empty() || order.tail_descending)) {
+    Fail(ErrorCode::kBadInput, "{}: 'tile' goes with neither 'group' nor 'tail'", place);
+  }
   if (order.start_in_chain && (order.block != 0 || order.first_set)) {
     Fail(ErrorCode::kBadInput, "{}: \"start\": \"chain\" goes with neither 'block' nor 'first'",
          place);
   }
   return order;
+}
+
+bool PowerOfTwo(int32_t n) { return n > 0 && (n & (n - 1)) == 0; }
+
+std::vector<int32_t> ReadDistances(const Json& json, int32_t lanes, const std::string& place) {
+  std::vector<int32_t> distances;
+  int32_t seen = 0;
+  for (const Json& item : json) {
+    const bool legal = item.is_number_integer() && item > 0 && item < lanes &&
+                       PowerOfTwo(item.get<int32_t>()) && (seen & item.get<int32_t>()) == 0;
+    if (!legal) {
+      seen = -1;
+      break;
+    }
+    seen |= item.get<int32_t>();
+    distances.push_back(item.get<int32_t>());
+  }
+  if (!PowerOfTwo(lanes) || lanes < 2 || seen != lanes - 1) {
+    Fail(ErrorCode::kBadInput,
+         "{}: 'join_lanes': expected each power of two below 'lanes' ({}, itself one) once, found "
+         "{}",
+         place, lanes, Excerpt(json));
+  }
+  return distances;
 }
 
 LaneStage ReadStage(const Json& json, const std::string& place) {
@@ -132,22 +160,35 @@ LaneStage ReadStage(const Json& json, const std::string& place) {
   stage.vectors = static_cast<int32_t>(IntegerField(json, "vectors", 1, 64, place));
   stage.accumulators = static_cast<int32_t>(IntegerField(json, "accumulators", 1, 64, place));
   stage.join_accumulators = ReadJoining(json, "join_accumulators", place);
-  stage.join_lanes = ReadJoining(json, "join_lanes", place);
+  if (HasField(json, "join_lanes") && json.at("join_lanes").is_array()) {
+    stage.lane_distances = ReadDistances(json.at("join_lanes"), stage.lanes, place);
+  } else {
+    stage.join_lanes = ReadJoining(json, "join_lanes", place);
+  }
   if (stage.vectors % stage.accumulators != 0) {
     Fail(ErrorCode::kBadInput, "{}: 'accumulators' must divide 'vectors' ({}), found {}", place,
          stage.vectors, stage.accumulators);
   }
-  const auto power_of_two = [](int32_t n) { return (n & (n - 1)) == 0; };
-  if ((stage.join_lanes == Joining::kHalves && !power_of_two(stage.lanes)) ||
-      (stage.join_accumulators == Joining::kHalves && !power_of_two(stage.accumulators))) {
+  if ((stage.join_lanes == Joining::kHalves && !PowerOfTwo(stage.lanes)) ||
+      (stage.join_accumulators == Joining::kHalves && !PowerOfTwo(stage.accumulators))) {
     Fail(ErrorCode::kBadInput, "{}: joining by halves needs a power of two, found {}", place,
          Excerpt(json));
   }
   return stage;
 }
 
+LaneTail ReadTail(const Json& json, const std::string& place) {
+  const std::string word = HasField(json, "tail") ? StringField(json, "tail", place) : "sequence";
+  if (word == "sequence") return LaneTail::kSequence;
+  if (word == "lane0") return LaneTail::kLane0;
+  if (word == "lanes") return LaneTail::kLanes;
+  Fail(ErrorCode::kBadInput, "{}: 'tail': expected \"sequence\", \"lane0\" or \"lanes\", found {}",
+       place, Excerpt(Json(word)));
+}
+
 LaneOrder ReadLanes(const Json& json, const std::string& place) {
-  CheckKeys(json, {"family", "peel", "stages", "tail", "product", "tail_product"}, place);
+  CheckKeys(json, {"family", "peel", "stages", "tail", "product", "tail_product", "pairs", "flush"},
+            place);
   LaneOrder order;
   if (HasField(json, "peel")) order.peel = ReadPeel(json.at("peel"), place + ": 'peel'");
   const Json stages = HasField(json, "stages") ? json.at("stages") : Json();
@@ -156,10 +197,17 @@ LaneOrder ReadLanes(const Json& json, const std::string& place) {
          Excerpt(stages));
   }
   for (const Json& stage : stages) order.stages.push_back(ReadStage(stage, place + ": 'stages'"));
-  order.tail_in_lane_0 = SecondWord(json, "tail", "sequence", "lane0", place);
+  order.tail = ReadTail(json, place);
+  order.pairs = OptionalBool(json, "pairs", place);
+  order.flush = OptionalBool(json, "flush", place);
   order.product = ReadProduct(json, "product", place);
   order.tail_product =
       HasField(json, "tail_product") ? ReadProduct(json, "tail_product", place) : order.product;
+  const LaneStage& first = order.stages.front();
+  if (order.pairs && (order.stages.size() != 1 || first.vectors % 2 != 0 || order.peel != Peel())) {
+    Fail(ErrorCode::kBadInput,
+         "{}: 'pairs' needs a single stage with an even number of vectors and no peel", place);
+  }
   return order;
 }
 

@@ -130,6 +130,9 @@ FlashPlan PlanFlash(const SdpaFunction& function, const FlashArgs& args) {
   plan.items = args.batch * args.heads * plan.q_blocks;
   plan.items_per_thread = CeilDivide(plan.items, std::min(args.threads, plan.items));
   plan.floats_per_thread = plan.q_block * (plan.kv_block + 2 + args.head_dim);
+  const SdpaFunction::Packing& packing = function.packing;
+  plan.packed =
+      packing.min_q_len > 0 && args.q_len >= packing.min_q_len && args.kv_len >= packing.min_kv_len;
   return plan;
 }
 
@@ -159,6 +162,7 @@ void FlashWorkItem(const SdpaFunction& function, const FlashArgs& args, const Fl
   block.dtype = args.dtype;
   block.rows = rows;
   block.head_dim = args.head_dim;
+  block.packed = plan.packed;
   block.q_row_stride = args.q_strides.row;
   block.k_row_stride = args.k_strides.row;
   block.v_row_stride = args.v_strides.row;

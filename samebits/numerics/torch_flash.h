@@ -51,6 +51,7 @@ struct FlashArgs {
 struct FlashBlock {
   DType dtype;
   int64_t rows, keys, head_dim;
+  bool packed;                                       // by another kernel, for long calls
   const void* q;                                     // [rows, head_dim] dtype
   const void* k;                                     // [keys, head_dim] dtype
   const void* v;                                     // [keys, head_dim] dtype
@@ -98,6 +99,7 @@ struct FlashPlan {
   int64_t q_blocks, items;
   int64_t items_per_thread;
   int64_t floats_per_thread;  // of PyTorch's buffer: q_block (kv_block + 2 + head_dim)
+  bool packed;                // whether all products of the call are
 };
 FlashPlan PlanFlash(const SdpaFunction& function, const FlashArgs& args);
 

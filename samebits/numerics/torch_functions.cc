@@ -87,7 +87,8 @@ SiluFunction ReadSilu(const Json& json, const std::string& place) {
 
 SdpaFunction ReadSdpa(const Json& json, const std::string& place) {
   CheckKeys(json,
-            {"lanes", "sums", "exp", "tail_exp", "rescale_exp", "q_splits", "kv_split", "proof"},
+            {"lanes", "sums", "exp", "tail_exp", "rescale_exp", "q_splits", "kv_split", "packing",
+             "proof"},
             place);
   SdpaFunction sdpa;
   sdpa.lanes = ReadLanes(json, place);
@@ -110,6 +111,12 @@ SdpaFunction ReadSdpa(const Json& json, const std::string& place) {
     const int64_t high = sdpa.q_splits.empty() ? 0 : kMaxPositions;
     sdpa.q_splits.push_back({IntegerField(split, "min_q_len", low, high, here),
                              IntegerField(split, "size", 1, 65536, here)});
+  }
+  if (json.contains("packing")) {
+    const std::string there = place + ".packing";
+    CheckKeys(json["packing"], {"min_q_len", "min_kv_len"}, there);
+    sdpa.packing = {IntegerField(json["packing"], "min_q_len", 1, kMaxPositions, there),
+                    IntegerField(json["packing"], "min_kv_len", 1, kMaxPositions, there)};
   }
   sdpa.proof = ReadProof(json, place);
   return sdpa;
@@ -262,6 +269,11 @@ Json WriteTorchFunctions(const TorchFunctions& functions) {
                     {"q_splits", splits},
                     {"kv_split", functions.sdpa->kv_split},
                     {"proof", ProofJson(functions.sdpa->proof)}};
+    const SdpaFunction::Packing& packing = functions.sdpa->packing;
+    if (packing.min_q_len > 0) {
+      json["sdpa"]["packing"] = {{"min_q_len", packing.min_q_len},
+                                 {"min_kv_len", packing.min_kv_len}};
+    }
   }
   if (!functions.rotary.empty()) json["rotary"] = Json::array();
   for (const RotaryFunction& rotary : functions.rotary) {

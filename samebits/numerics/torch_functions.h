@@ -59,6 +59,12 @@ struct SdpaFunction {
   torch_math::Exp rescale_exp = torch_math::Exp::kGlibc;     // of the old maximum
   std::vector<Split> q_splits = {{0, 32}, {192, 64}, {768, 256}};  // ascending, the first from 0
   int64_t kv_split = 512;
+  // Calls of at least this many query rows and keys take packed products, which are others
+  // (FlashBlock::packed); 0: none do.
+  struct Packing {
+    int64_t min_q_len = 0, min_kv_len = 0;
+  };
+  Packing packing;
   Proof proof;
 };
 
