@@ -23,10 +23,12 @@ _STEP = 32  # elements between two questions, where there are no tiles
 @dataclass(frozen=True)
 class Blocks:
     """``tile``: elements whose sum joins as one (2: or they join one by one), 0 for all; ``block``:
-    elements of a block of K, 0 for a single block."""
+    elements of a block of K, 0 for a single block; ``part``: elements of blocks that are added to
+    each other first, or 0."""
 
     tile: int
     block: int
+    part: int
 
 
 def _ask(product: Product, dtype: str, outs: int, size: int, places: list[list[int]]) -> list[bool]:
@@ -52,4 +54,9 @@ def scan(product: Product, size: int, outs: int, dtype: str) -> Blocks:
     starts = list(range(step, size - step, step))
     kept = _ask(product, dtype, outs, size, [[j, j + step, j - step] for j in starts])
     block = starts[kept.index(True)] if True in kept else 0
-    return Blocks(tile, block)
+    part = 0
+    if block:
+        starts = list(range(block, size - block, block))
+        kept = _ask(product, dtype, outs, size, [[j, j + block, j - block] for j in starts])
+        part = starts[kept.index(True)] if True in kept else 0
+    return Blocks(tile, block, part)

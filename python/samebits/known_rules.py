@@ -21,16 +21,20 @@ PLAIN = ChainOrder(fused=False)
 BLOCKED = ChainOrder(block=192, halve_below=384)
 
 
-def pairs(block: int) -> ChainOrder:
+def pairs(block: int, part: int = 0) -> ChainOrder:
     """oneDNN with VDPBF16PS: pairs, the odd element first, denormals flushed."""
-    return ChainOrder(block=block, group=(1, 0), flush=True, first_set=True)
+    return ChainOrder(block=block, part=part, group=(1, 0), flush=True, first_set=True)
 
 
-def tiles(block: int = 0, tile: int = 32, start_in_chain: bool = False) -> ChainOrder:
-    """AMX's TDPBF16PS: 32 elements in two sums, which join the old one; denormals flushed."""
-    first_set = not start_in_chain
+def tiles(found: Blocks, start_in_chain: bool = False) -> ChainOrder:
+    """AMX's TDPBF16PS: an even and an odd sum of a tile, joined; denormals flushed."""
     return ChainOrder(
-        block=block, tile=tile, flush=True, first_set=first_set, start_in_chain=start_in_chain
+        block=found.block,
+        part=found.part,
+        tile=found.tile or 32,
+        flush=True,
+        first_set=not start_in_chain,
+        start_in_chain=start_in_chain,
     )
 
 
@@ -71,8 +75,9 @@ LANES_RULE = _one(LANES_8X8)
 PARTIAL_4_RULE = _one(PARTIAL_4)
 PLAIN_RULE = _one(PLAIN)
 SSE_RULE = _one(_dot(1, 1, Peel()))
-TILES_RULE = _one(tiles())
-TILES_IN_CHAIN_RULE = _one(tiles(start_in_chain=True), "first")
+_ONE_BLOCK = Blocks(tile=32, block=0, part=0)
+TILES_RULE = _one(tiles(_ONE_BLOCK))
+TILES_IN_CHAIN_RULE = _one(tiles(_ONE_BLOCK, start_in_chain=True), "first")
 PAIR_LANES_RULE = _one(PAIR_LANES)
 # MKL's matrix-vector product with VDPBF16PS: eight rows of the matrix at a time.
 PAIRS_8_RULE = _one(pairs(8), "first")
@@ -81,17 +86,17 @@ PAIRS_8_RULE = _one(pairs(8), "first")
 def block_rules(found: Blocks) -> list[SumRule]:
     """For 16-bit floats, where tiles and blocks of K were measured."""
     if found.tile > 2:
-        return [_one(tiles(found.block, found.tile))]
-    rules = [_one(tiles(found.block, found.tile))] if found.tile else []
+        return [_one(tiles(found))]
+    rules = [_one(tiles(found))] if found.tile else []
     if found.block:
-        chain = ChainOrder(block=found.block, first_set=True)
-        return [_one(pairs(found.block)), _one(chain), *rules]
+        chain = ChainOrder(block=found.block, part=found.part, first_set=True)
+        return [_one(pairs(found.block, found.part)), _one(chain), *rules]
     return rules
 
 
 def packed_rules(found: Blocks) -> list[SumRule]:
     """For p v of packed calls of the fused attention kernel."""
-    return [_one(tiles(tile=found.tile or 32, start_in_chain=True), "first")]
+    return [_one(tiles(found, start_in_chain=True), "first")]
 
 
 def _cut(row: int, rest: tuple[OrderClass, ...]) -> SumRule:

@@ -49,6 +49,7 @@ class ChainOrder:
 
     block: int = 0
     halve_below: int = 0
+    part: int = 0  # elements: blocks are added to each other in parts first
     group: tuple[Step, ...] = ()
     tile: int = (
         0  # elements: a sum of the even and one of the odd ones, joined, added to the block's
@@ -70,6 +71,8 @@ class ChainOrder:
             json["block"] = self.block
         if self.halve_below:
             json["halve_below"] = self.halve_below
+        if self.part:
+            json["part"] = self.part
         if self.group:
             json["group"] = _lists(self.group)
         if self.tile:
@@ -179,6 +182,7 @@ def order_from_json(json: Json) -> SumOrder:
         return ChainOrder(
             block=json.get("block", 0),
             halve_below=json.get("halve_below", 0),
+            part=json.get("part", 0),
             group=_tuples(json.get("group", [])),
             tile=json.get("tile", 0),
             tail_descending=json.get("tail") == "descending",
@@ -343,6 +347,7 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
     outs = w.shape[0]
     result = np.empty((rows, outs), np.float32)
     block = order.block_size(size)
+    part_size = order.part or block
     columns = np.ascontiguousarray(w.T)  # [K, N]
     tall = np.ascontiguousarray(x.T)  # [K, M]
     for part in _tiles(rows, outs, 1):
@@ -350,13 +355,16 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
         x_k = tall[None, :, :, None].swapaxes(0, 2)[:, :, 0]  # [M, K, 1]
         w_k = columns[None, :, part]  # [1, K, N]
         zero = np.zeros((rows, w_k.shape[2]), np.float32)
-        total = zero if c is None else c[:, part]
+        total = of_part = zero if c is None else c[:, part]
         keep = order.first_set and c is None
         for k in range(0, size, block):
             end = min(k + block, size)
             start = (total if order.start_in_chain else zero).copy()
             sums = _chain_block(order, x_k[:, k:end], w_k[:, k:end], start, join, add)
-            total = sums if keep or order.start_in_chain else total + sums
+            of_part = sums if k % part_size == 0 else of_part + sums
+            if (k + block) % part_size and end < size:
+                continue
+            total = of_part if keep or order.start_in_chain else total + of_part
             keep = False
         result[:, part] = total
     return result

@@ -250,6 +250,7 @@ class ChainRun {
         region_(region),
         group_(std::max<int64_t>(std::ssize(order.group), 1)),
         partial_(static_cast<size_t>(region.rows() * kChainTileOuts)),
+        part_(partial_.size()),
         total_(partial_.size()),
         w_(static_cast<size_t>(kChunk * kChainTileOuts)),
         moved_(w_.size()) {
@@ -265,9 +266,17 @@ class ChainRun {
         total_[i] = inside && c < outs ? region_.C(i / kChainTileOuts, n + c) : 0.0F;
       }
       bool set = order_.first_set && !inside;
-      const int64_t block = BlockSize(order_, region_.size());
-      for (int64_t k = 0; k < region_.size(); k += block) {
-        Block(n, outs, k, std::min(block, region_.size() - k));
+      const int64_t size = region_.size();
+      const int64_t block = BlockSize(order_, size), part = PartSize(order_, size);
+      for (int64_t k = 0; k < size; k += block) {
+        Block(n, outs, k, std::min(block, size - k));
+        if (part != block) {
+          for (size_t i = 0; i < part_.size(); ++i) {
+            part_[i] = k % part == 0 ? partial_[i] : part_[i] + partial_[i];
+          }
+          if ((k + block) % part != 0 && k + block < size) continue;
+          partial_ = part_;
+        }
         const bool replace = set || order_.start_in_chain;
         for (size_t i = 0; i < total_.size(); ++i) {
           total_[i] = replace ? partial_[i] : total_[i] + partial_[i];
@@ -343,8 +352,8 @@ class ChainRun {
   Region& region_;
   int64_t group_;
   std::vector<int64_t> element_;
-  std::vector<float> partial_, total_;  // [rows, kChainTileOuts]
-  std::vector<float> w_, moved_;        // [kChunk, kChainTileOuts]
+  std::vector<float> partial_, part_, total_;  // [rows, kChainTileOuts]
+  std::vector<float> w_, moved_;               // [kChunk, kChainTileOuts]
 };
 
 // Whether a chain's elements stay inside their chunk.

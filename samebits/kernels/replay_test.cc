@@ -35,6 +35,8 @@ constexpr const char* kOrders[] = {
         "product": "rounded"})",
     R"({"family": "chain", "tail": "descending"})",
     R"({"family": "chain", "block": 288, "tile": 32, "flush": true, "first": "set"})",
+    R"({"family": "chain", "block": 64, "part": 192, "tile": 32, "flush": true, "first": "set"})",
+    R"({"family": "chain", "block": 10, "part": 20})",
     R"({"family": "chain", "tile": 20, "flush": true, "start": "chain"})",
     R"({"family": "chain", "tile": 7, "product": "rounded"})",
     R"({"family": "chain", "tile": 300})",

@@ -77,14 +77,17 @@ float DotChain(const ChainOrder& order, int64_t size, const float* x, const floa
                float c) {
   float total = has_c ? c : 0.0F;
   bool set = order.first_set && !has_c;
-  const int64_t block = BlockSize(order, size);
+  const int64_t block = BlockSize(order, size), part = PartSize(order, size);
+  float of_part = 0.0F;
   for (int64_t k = 0; k < size; k += block) {
     float s = order.start_in_chain ? total : 0.0F;
     {
       const FlushDenormals flush(order.flush);
       s = ChainBlock(order, std::min(block, size - k), x + k, w + k, s);
     }
-    total = set || order.start_in_chain ? s : total + s;
+    of_part = k % part == 0 ? s : of_part + s;
+    if ((k + block) % part != 0 && k + block < size) continue;
+    total = set || order.start_in_chain ? of_part : total + of_part;
     set = false;
   }
   return total;
@@ -205,6 +208,10 @@ float DotTree(const TreeOrder& order, const float* x, const float* w, bool has_c
 int64_t BlockSize(const ChainOrder& order, int64_t size) {
   if (order.block == 0 || size <= order.block) return std::max<int64_t>(size, 1);
   return size < order.halve_below ? size / 2 : order.block;
+}
+
+int64_t PartSize(const ChainOrder& order, int64_t size) {
+  return order.part > 0 ? order.part : BlockSize(order, size);
 }
 
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,

@@ -36,6 +36,9 @@ struct Peel {
 struct ChainOrder {
   int64_t block = 0;        // elements of a block; 0: all elements are one block
   int64_t halve_below = 0;  // with block < size < halve_below a block has size / 2 elements
+  // Elements of a part, a multiple of block: the sums of a part's blocks are added to each other,
+  // as by one of several threads, before their sum is added to c. 0: every block is a part.
+  int64_t part = 0;
   // Steps of a group of elements, where a step is a sum tree in postfix form (element of the group,
   // or kJoin: the two before are added). A step of one element is a product joining the sum; any
   // other adds rounded products to each other and their total to the sum. Empty: one by one.
@@ -105,6 +108,9 @@ using SumOrder = std::variant<ChainOrder, LaneOrder, TreeOrder>;
 // sum_rule.h; only LaneOrder looks at it. A TreeOrder must have been made for this size.
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,
           int32_t peel);
+
+// The size of ChainOrder's parts for `size` elements.
+int64_t PartSize(const ChainOrder& order, int64_t size);
 
 // The size of ChainOrder's blocks for `size` elements, at least 1.
 int64_t BlockSize(const ChainOrder& order, int64_t size);

@@ -102,12 +102,13 @@ std::vector<std::vector<int32_t>> ReadGroup(const Json& json, const std::string&
 
 ChainOrder ReadChain(const Json& json, const std::string& place) {
   CheckKeys(json,
-            {"family", "block", "halve_below", "group", "tile", "tail", "start", "first", "flush",
-             "product"},
+            {"family", "block", "halve_below", "part", "group", "tile", "tail", "start", "first",
+             "flush", "product"},
             place);
   ChainOrder order;
   order.block = OptionalInteger(json, "block", 0, kMaxElements, 0, place);
   order.halve_below = OptionalInteger(json, "halve_below", 0, kMaxElements, 0, place);
+  order.part = OptionalInteger(json, "part", 0, kMaxElements, 0, place);
   order.group = ReadGroup(json, place);
   order.tile = OptionalInteger(json, "tile", 0, kMaxElements, 0, place);
   order.tail_descending = SecondWord(json, "tail", "ascending", "descending", place);
@@ -118,6 +119,12 @@ ChainOrder ReadChain(const Json& json, const std::string& place) {
   if (order.halve_below != 0 && order.halve_below <= order.block) {
     Fail(ErrorCode::kBadInput, "{}: 'halve_below' must be above 'block' ({}), found {}", place,
          order.block, order.halve_below);
+  }
+  if (order.part != 0 &&
+      (order.block == 0 || order.part % order.block != 0 || order.halve_below != 0)) {
+    Fail(ErrorCode::kBadInput,
+         "{}: 'part' must be a multiple of 'block' ({}), without 'halve_below', found {}", place,
+         order.block, order.part);
   }
   if (order.tile != 0 && (!order.group.empty() || order.tail_descending)) {
     Fail(ErrorCode::kBadInput, "{}: 'tile' goes with neither 'group' nor 'tail'", place);
