@@ -387,7 +387,7 @@ void ReplayProduct(Isa isa, const ProductArgs& args, const SumRule& rule, int64_
   if (isa == Isa::kPortable) {
     return Product(args, rule, row_begin, row_end, out_begin, out_end);
   }
-  for (OrderRegion region : Regions(rule, args, "rule")) {
+  for (OrderRegion region : Regions(rule, args)) {
     region.row_begin = std::max(region.row_begin, row_begin);
     region.row_end = std::min(region.row_end, row_end);
     region.out_begin = std::max(region.out_begin, out_begin);

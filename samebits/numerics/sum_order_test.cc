@@ -83,6 +83,49 @@ TEST(SumOrder, FlushIsForBlocksOnly) {
             true);
 }
 
+TEST(SumOrder, Tiles) {
+  const Operands o = Random(7);  // tiles of 4 and 3 elements
+  const auto& [x, w] = o;
+  const auto chain = [&](int a, int b) { return std::fma(x[b], w[b], std::fma(x[a], w[a], 0.0F)); };
+  const float first = chain(0, 2) + chain(1, 3);
+  const float second = chain(4, 6) + std::fma(x[5], w[5], 0.0F);
+  ExpectDot(R"({"family": "chain", "tile": 4})", o, 0.0F + ((0.0F + first) + second));
+  ExpectDot(R"({"family": "chain", "tile": 4, "start": "chain"})", o, (1.5F + first) + second, 1.5F,
+            true);
+  // A block ends a tile.
+  const float last = std::fma(x[6], w[6], 0.0F);
+  const float middle = std::fma(x[4], w[4], 0.0F) + std::fma(x[5], w[5], 0.0F);
+  ExpectDot(R"({"family": "chain", "block": 6, "tile": 4, "first": "set"})", o,
+            ((0.0F + first) + middle) + (0.0F + (last + 0.0F)));
+}
+
+TEST(SumOrder, PartsOfBlocks) {
+  const Operands o = Random(10);
+  const auto block = [&](int k) {
+    return std::fma(o.x[k + 1], o.w[k + 1], std::fma(o.x[k], o.w[k], 0.0F));
+  };
+  const float parts = (2.5F + (block(0) + block(2))) + (block(4) + block(6));
+  ExpectDot(R"({"family": "chain", "block": 2, "part": 4})", o, parts + block(8), 2.5F, true);
+  ExpectDot(R"({"family": "chain", "block": 2, "part": 4, "first": "set"})", o,
+            ((block(0) + block(2)) + (block(4) + block(6))) + block(8));
+}
+
+TEST(SumOrder, PairsAndDistances) {
+  const Operands o = Random(10);  // a turn of 8 elements in 4 lanes, and one of 2 with zeros behind
+  const auto& [x, w] = o;
+  const auto lane = [&](int l, float s) {
+    return std::fma(x[2 * l], w[2 * l], std::fma(x[2 * l + 1], w[2 * l + 1], s));
+  };
+  const float lane0 = std::fma(x[8], w[8], std::fma(x[9], w[9], lane(0, 0.0F)));
+  const float joined = (lane0 + lane(1, 0.0F)) + (lane(2, 0.0F) + lane(3, 0.0F));
+  ExpectDot(R"({"family": "lanes", "pairs": true, "flush": true, "tail": "lanes", "stages":
+                [{"lanes": 4, "vectors": 2, "accumulators": 1, "join_lanes": [1, 2]}]})",
+            o, joined);
+  ExpectDot(R"({"family": "lanes", "pairs": true, "flush": true, "tail": "lanes", "stages":
+                [{"lanes": 4, "vectors": 2, "accumulators": 1, "join_lanes": [1, 2]}]})",
+            {{1e-20F}, {1e-19F}}, 0.0F);
+}
+
 TEST(SumOrder, LanesPeelAndTail) {
   const Operands o = Random(12);  // peel 2, two turns of 4, tail 2
   const auto p = [&](int k) { return o.x[k] * o.w[k]; };
@@ -142,6 +185,11 @@ TEST(SumOrder, ReaderRefuses) {
            [14, [15, 0]]]]]]]]]]]]]]]]]})",
        "expected at most 16 elements"},
       {R"({"family": "chain", "start": "chain", "block": 4})", "goes with neither"},
+      {R"({"family": "chain", "tile": -1})", "'tile'"},
+      {R"({"family": "chain", "tile": 4, "group": [1, 0]})", "'tile' goes with neither"},
+      {R"({"family": "chain", "tile": 4, "tail": "descending"})", "'tile' goes with neither"},
+      {R"({"family": "chain", "part": 4})", "'part' must be a multiple of 'block' (0)"},
+      {R"({"family": "chain", "block": 4, "part": 6})", "'part' must be a multiple"},
       {R"({"family": "chain", "product": "exact"})", "expected \"fused\" or \"rounded\""},
       {R"({"family": "lanes"})", "'stages': expected a list"},
       {R"({"family": "lanes", "stages": [{"lanes": 65, "vectors": 1, "accumulators": 1}]})",
@@ -150,6 +198,21 @@ TEST(SumOrder, ReaderRefuses) {
        "must divide"},
       {R"({"family": "lanes", "stages": [{"lanes": 6, "vectors": 1, "accumulators": 1}]})",
        "needs a power of two"},
+      {R"({"family": "lanes", "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1,
+           "join_lanes": [1, 1]}]})",
+       "'join_lanes': expected each power of two below"},
+      {R"({"family": "lanes", "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1,
+           "join_lanes": [2]}]})",
+       "'join_lanes': expected each power of two below"},
+      {R"({"family": "lanes", "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1,
+           "join_lanes": [1, 2, 1e30]}]})",
+       "'join_lanes': expected each power of two below"},
+      {R"({"family": "lanes", "tail": "head",
+           "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1}]})",
+       "'tail': expected"},
+      {R"({"family": "lanes", "pairs": true,
+           "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1}]})",
+       "'pairs' needs a single stage"},
       {R"({"family": "lanes", "peel": {"of": "z"},
            "stages": [{"lanes": 8, "vectors": 1, "accumulators": 1}]})",
        "'of': expected"},
@@ -189,7 +252,7 @@ constexpr const char* kGemv = R"({"bias": "first", "classes": [
 
 TEST(SumRule, RegionsOfColumns) {
   const SumRule rule = ReadSumRule(ParseJson(kGemv, "test"), "test");
-  const auto regions = Regions(rule, Shape(1, 5, 10), "test");
+  const auto regions = Regions(rule, Shape(1, 5, 10));
   ASSERT_EQ(regions.size(), 3U);  // 8 complete, 9th, 10th
   EXPECT_EQ(regions[0].out_end, 8);
   // Row 3 of w starts at element 15, that is 3 after a multiple of 4: one element is least and
@@ -197,7 +260,7 @@ TEST(SumRule, RegionsOfColumns) {
   EXPECT_EQ(regions[0].peel, 1);
   ProductArgs shifted = Shape(1, 5, 10);
   shifted.alignment.w = 1;
-  EXPECT_EQ(Regions(rule, shifted, "test")[0].peel, 4);
+  EXPECT_EQ(Regions(rule, shifted)[0].peel, 4);
   EXPECT_EQ(regions[2].out_begin, 9);
   EXPECT_EQ(std::get<ChainOrder>(*regions[2].order).block, 1);
 }
@@ -208,8 +271,8 @@ TEST(SumRule, RegionsByRow) {
                  "stages": [{"lanes": 4, "vectors": 1, "accumulators": 1}]}}]})",
                                              "test"),
                                    "test");
-  EXPECT_EQ(Regions(rule, Shape(3, 8, 4), "test").size(), 1U);
-  const auto regions = Regions(rule, Shape(3, 5, 4), "test");
+  EXPECT_EQ(Regions(rule, Shape(3, 8, 4)).size(), 1U);
+  const auto regions = Regions(rule, Shape(3, 5, 4));
   ASSERT_EQ(regions.size(), 3U);
   EXPECT_EQ(regions[0].peel, 0);
   EXPECT_EQ(regions[1].peel, 3);
@@ -219,9 +282,8 @@ TEST(SumRule, RegionsByRow) {
 TEST(SumRule, EveryOutputOnce) {
   const auto error = [](const char* classes) {
     const std::string json = fmt::format(R"({{"bias": "last", "classes": [{}]}})", classes);
-    return ErrorOf(ErrorCode::kBadInput, [&] {
-      Regions(ReadSumRule(ParseJson(json, "test"), "test"), Shape(4, 8, 6), "here");
-    });
+    return ErrorOf(ErrorCode::kBadInput,
+                   [&] { Regions(ReadSumRule(ParseJson(json, "test"), "here"), Shape(4, 8, 6)); });
   };
   EXPECT_NE(error(R"({"rows": [0, 2], "order": {"family": "chain"}},
                      {"rows": [1, null], "order": {"family": "chain"}})")

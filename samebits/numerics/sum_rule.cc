@@ -136,13 +136,12 @@ ProductArgs ProductOf(const LinearArgs& args, const Alignment& alignment) {
           .alignment = alignment};
 }
 
-std::vector<OrderRegion> Regions(const SumRule& rule, const ProductArgs& args,
-                                 const std::string& place) {
+std::vector<OrderRegion> Regions(const SumRule& rule, const ProductArgs& args) {
   std::vector<OrderRegion> regions;
   for (const OrderClass& c : rule.classes) {
     const auto* tree = std::get_if<TreeOrder>(&c.order);
     if (tree != nullptr && std::ssize(tree->postfix) != 2 * args.in_features - 1) {
-      Fail(ErrorCode::kBadInput, "{}: a tree of {} elements, for a product of {}", place,
+      Fail(ErrorCode::kBadInput, "{}: a tree of {} elements, for a product of {}", rule.place,
            (tree->postfix.size() + 1) / 2, args.in_features);
     }
     AppendRegions(c, args, regions);
@@ -154,14 +153,14 @@ std::vector<OrderRegion> Regions(const SumRule& rule, const ProductArgs& args,
     if (regions.size() > 64) continue;  // one of many rows of one class
     for (size_t j = 0; j < i; ++j) {
       if (Overlap(r, regions[j])) {
-        Fail(ErrorCode::kBadInput, "{}: two classes of the rule hold row {}, column {}", place,
+        Fail(ErrorCode::kBadInput, "{}: two classes of the rule hold row {}, column {}", rule.place,
              std::max(r.row_begin, regions[j].row_begin),
              std::max(r.out_begin, regions[j].out_begin));
       }
     }
   }
   if (outputs != args.rows * args.out_features) {
-    Fail(ErrorCode::kBadInput, "{}: the classes of the rule hold {} outputs of {} x {}", place,
+    Fail(ErrorCode::kBadInput, "{}: the classes of the rule hold {} outputs of {} x {}", rule.place,
          outputs, args.rows, args.out_features);
   }
   return regions;
@@ -169,7 +168,7 @@ std::vector<OrderRegion> Regions(const SumRule& rule, const ProductArgs& args,
 
 void Product(const ProductArgs& args, const SumRule& rule, int64_t row_begin, int64_t row_end,
              int64_t out_begin, int64_t out_end) {
-  for (OrderRegion region : Regions(rule, args, "rule")) {
+  for (OrderRegion region : Regions(rule, args)) {
     region.row_begin = std::max(region.row_begin, row_begin);
     region.row_end = std::min(region.row_end, row_end);
     region.out_begin = std::max(region.out_begin, out_begin);

@@ -45,7 +45,7 @@ struct OrderClass {
 struct SumRule {
   BiasRule bias = BiasRule::kLast;
   std::vector<OrderClass> classes;  // every output is in exactly one
-  bool operator==(const SumRule&) const = default;
+  std::string place;                // where it was read, for messages
 };
 
 // Position of the first element inside 16 bytes, in elements of 4 bytes: (address / 4) mod 4 in the
@@ -76,10 +76,9 @@ struct OrderRegion {
   const SumOrder* order;  // into the rule
   int32_t peel;
 };
-// All outputs of the product, split into regions. Throws Error(kBadInput) starting with `place`
-// where the classes of the rule overlap or leave outputs out, or where a tree is for another size.
-std::vector<OrderRegion> Regions(const SumRule& rule, const ProductArgs& args,
-                                 const std::string& place);
+// All outputs of the product, split into regions. Throws Error(kBadInput) starting with the rule's
+// place where its classes overlap or leave outputs out, or where a tree is for another size.
+std::vector<OrderRegion> Regions(const SumRule& rule, const ProductArgs& args);
 
 // The interpreter: outputs of the half-open ranges only.
 void Product(const ProductArgs& args, const SumRule& rule, int64_t row_begin, int64_t row_end,

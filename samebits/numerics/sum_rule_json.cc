@@ -68,6 +68,7 @@ void ReadRows(const Json& json, OrderClass& c, const std::string& place) {
 SumRule ReadSumRule(const Json& json, const std::string& place) {
   CheckKeys(json, {"bias", "classes"}, place);
   SumRule rule;
+  rule.place = place;
   const std::string bias = StringField(json, "bias", place);
   if (bias == "first") {
     rule.bias = BiasRule::kFirst;
