@@ -13,7 +13,7 @@ from samebits import known_rules, probe_gemm  # noqa: E402
 from samebits.orders import TreeOrder  # noqa: E402
 from samebits.profile import Entry, merge  # noqa: E402
 from samebits.rules import SumRule  # noqa: E402
-from samebits.shapes import LinearShape, Workload  # noqa: E402
+from samebits.shapes import Block, LinearShape, Packing, Workload  # noqa: E402
 
 # Where all of known_rules.py has been seen (docs/numerics/torch-linear.md). Elsewhere an entry may
 # be unproven, and says so.
@@ -63,19 +63,23 @@ def test_every_product_of_a_model(dtype: str, threads: int) -> None:
             assert {("linear", rows, 0) for rows in load.linear_rows()} <= covered
             assert {("context", rows, rows + past) for rows, past in load.passes()} <= covered
         else:
-            assert {("sdpa_context", *block) for block in load.blocks()} <= covered
+            assert {("sdpa_context", one.rows, one.keys) for one in load.blocks()} <= covered
 
 
 def test_blocks_of_the_fused_kernel() -> None:
     load = Workload((), 64, 14, 2, 1, (40,), 2, "sdpa")
     # The last block of keys is computed whole, though not all of them are seen.
-    assert load.blocks() == [(1, 41), (1, 42), (8, 40), (32, 40)]
+    assert load.blocks() == [Block(1, 41), Block(1, 42), Block(8, 40), Block(32, 40)]
     padded = Workload((), 64, 14, 2, 2, (40,), 1, "sdpa")
     # No block is causal then, and a decode step packs the 7 query heads of a kv head.
-    assert padded.blocks() == [(1, 41), (7, 41), (8, 40), (32, 40)]
+    assert padded.blocks() == [Block(1, 41), Block(7, 41), Block(8, 40), Block(32, 40)]
     long = Workload((), 64, 14, 2, 1, (600,), 0, "sdpa")
-    assert (64, 512) in long.blocks()
-    assert (24, 88) in long.blocks()  # the last queries, the keys after 512
+    assert Block(64, 512) in long.blocks()
+    assert Block(24, 88) in long.blocks()  # the last queries, the keys after 512
+    # Packed are the calls that are long enough in both directions.
+    assert Block(64, 512, packed=True) in long.blocks(Packing(600, 600))
+    assert not any(one.packed for one in long.blocks(Packing(601, 64)))
+    assert not any(one.packed for one in load.blocks(Packing(40, 41)))
 
 
 def test_unknown_order_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +96,7 @@ def test_unknown_order_that_cannot_be_found_is_unproven(monkeypatch: pytest.Monk
         return []
 
     monkeypatch.setattr(known_rules, "product_rules", lambda *_: [known_rules.PLAIN_RULE])
+    monkeypatch.setattr(known_rules, "block_rules", nothing)
     monkeypatch.setattr(probe_gemm, "search_tree", nothing)
     load = _load("sdpa", linears=(LinearShape(128, 12, False),))
     entries = [entry for entry in _probe(load, "bfloat16") if entry.section == "linear"]

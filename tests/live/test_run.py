@@ -135,8 +135,17 @@ def test_only_timings_differ(
         assert {"cpu", "threads", "prefill_tokens_per_s", "decode_tokens_per_s"} <= set(timings)
         reports.append(report)
     assert all(report == reports[0] for report in reports)
-    keys = {"dtype", "ids", "logprobs", "prompt", "prompt_ids", "sampling", "stop_reason", "text"}
-    assert set(reports[0]) == keys
+    keys = {
+        "dtype",
+        "ids",
+        "logprobs",
+        "profile",
+        "prompt",
+        "prompt_ids",
+        "sampling",
+        "stop_reason",
+    }
+    assert set(reports[0]) == {*keys, "text"}
     assert reports[0]["dtype"] == dtype
     if sampling:
         kept = sampling[: sampling.index("--seed")] if "--seed" in sampling else sampling

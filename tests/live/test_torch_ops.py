@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 import torch.nn.functional as F  # noqa: E402
+
+from samebits.probe_flash import find_packing  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("SAMEBITS", ROOT / "build" / "release" / "samebits")).parent
@@ -60,10 +63,21 @@ class Live:
                 (torch.float16, "cblas_gemm_f16f16f32"),
             )
         }
+        cpublas = "_ZN2at6native7cpublas"
+        self.packed = [  # by the dtype's name in C++
+            ctypes.cast(getattr(loaded, cpublas + name, None), ctypes.c_void_p)
+            for name in (
+                "6brgemmEllllllbPKN3c108BFloat16ES5_Pfb",
+                "6brgemmEllllllbPKN3c104HalfES5_Pfb",
+                "14brgemm_releaseEb",
+            )
+        ]
+        self.packing = {dtype: find_packing(dtype, 64) for dtype in DTYPES}
 
     def set(self, dtype: Any, **sdpa: Any) -> None:
         """The parameters of this machine for dtype; `sdpa` changes some of the flash kernel's."""
         half = dtype != torch.float32
+        packing = self.packing[dtype]
         functions = {
             "sum": {"family": "cascade", "lanes": 8, "proof": PROOF},
             "softmax": {"lanes": LANES, "exp": "sleef_expf_u10", "proof": PROOF},
@@ -86,6 +100,7 @@ class Live:
                     {"min_q_len": 768, "size": 256},
                 ],
                 "kv_split": 512,
+                **({"packing": asdict(packing)} if packing else {}),
                 "proof": PROOF,
                 **sdpa,
             },
@@ -116,6 +131,8 @@ class Live:
             ctypes.c_float(dim**-0.5),
             self.products[torch.float32],
             self.products[q.dtype],
+            self.packed[q.dtype == torch.float16],
+            self.packed[2],
         )
         torch.set_num_threads(threads)
         return out
@@ -239,12 +256,17 @@ def test_add_multiply_rope_are_the_canonical_ones(live: Live, dtype: Any) -> Non
 
 
 def test_pow_makes_the_frequencies(live: Live) -> None:
+    """Behind whole blocks of two vectors torch takes glibc's powf."""
+    libm = ctypes.CDLL("libm.so.6")
+    libm.powf.restype, libm.powf.argtypes = ctypes.c_float, [ctypes.c_float, ctypes.c_float]
     for theta in (1e4, 5e5, 1e6, 5e6, 1e7):
         for dim in (16, 48, 64, 80, 96, 128, 256):
             exponent = torch.arange(0, dim, 2).float() / dim
             y = torch.empty_like(exponent)
             count = ctypes.c_int64(exponent.numel())
             live.c.live_pow(ctypes.c_float(theta), address(exponent), address(y), count)
+            for i in range(exponent.numel() // (2 * LANES) * 2 * LANES, exponent.numel()):
+                y[i] = libm.powf(theta, exponent[i].item())
             assert differing(1.0 / y, 1.0 / (theta**exponent)) == 0, (theta, dim)
         x = 1.2 * torch.rand(20000)
         y = torch.empty_like(x)

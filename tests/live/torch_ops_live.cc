@@ -32,19 +32,34 @@ using Sgemm = void (*)(const char* transa, const char* transb, const int* m, con
 using MixedGemm = void (*)(int layout, int transa, int transb, int m, int n, int k, float alpha,
                            const uint16_t* a, int lda, const uint16_t* b, int ldb, float beta,
                            float* c, int ldc);
+// at::native::cpublas::brgemm and brgemm_release: c [m, n] (+)= a [m, k] b, b in pairs of elements.
+using Brgemm = void (*)(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc,
+                        bool add_c, const void* a, const void* b, float* c, bool is_vnni);
+using BrgemmRelease = void (*)(bool is_vnni);
 constexpr int kColumnMajor = 102, kNoTranspose = 111, kTranspose = 112;
 
 class LibraryProducts : public samebits::FlashProducts {
  public:
-  LibraryProducts(void* sgemm, void* mixed)
-      : sgemm_(reinterpret_cast<Sgemm>(sgemm)), mixed_(reinterpret_cast<MixedGemm>(mixed)) {}
+  LibraryProducts(void* sgemm, void* mixed, void* brgemm, void* brgemm_release)
+      : sgemm_(reinterpret_cast<Sgemm>(sgemm)),
+        mixed_(reinterpret_cast<MixedGemm>(mixed)),
+        brgemm_(reinterpret_cast<Brgemm>(brgemm)),
+        brgemm_release_(reinterpret_cast<BrgemmRelease>(brgemm_release)) {}
 
   void Scores(const FlashBlock& block, float* qk) override {
+    if (block.packed) {
+      return Packed(block.q, block.q_row_stride, block.k, 1, block.k_row_stride, block.rows,
+                    block.keys, block.head_dim, false, qk);
+    }
     Call(true, Int(block.keys), Int(block.rows), Int(block.head_dim), block.k,
          Int(block.k_row_stride), block.q, Int(block.q_row_stride), 0.0F, qk, Int(block.keys),
          block.dtype);
   }
   void Context(const FlashBlock& block, const void* p, bool accumulate, float* context) override {
+    if (block.packed) {
+      return Packed(p, block.keys, block.v, block.v_row_stride, 1, block.rows, block.head_dim,
+                    block.keys, accumulate, context);
+    }
     Call(false, Int(block.head_dim), Int(block.rows), Int(block.keys), block.v,
          Int(block.v_row_stride), p, Int(block.keys), accumulate ? 1.0F : 0.0F, context,
          Int(block.head_dim), block.dtype);
@@ -67,8 +82,26 @@ class LibraryProducts : public samebits::FlashProducts {
              ldc);
     }
   }
+  // b: element (k, n) at k * k_stride + n * n_stride. An odd k gets a zero.
+  void Packed(const void* a, int64_t a_stride, const void* b, int64_t k_stride, int64_t n_stride,
+              int64_t m, int64_t n, int64_t k, bool add_c, float* c) {
+    const int64_t even = (k + 1) / 2 * 2;
+    std::vector<uint16_t> rows(static_cast<size_t>(m * even)), pairs(static_cast<size_t>(even * n));
+    const auto* from_a = static_cast<const uint16_t*>(a);
+    const auto* from_b = static_cast<const uint16_t*>(b);
+    for (int64_t i = 0; i < m; ++i) std::copy_n(from_a + i * a_stride, k, &rows[i * even]);
+    for (int64_t j = 0; j < k; ++j) {
+      for (int64_t i = 0; i < n; ++i) {
+        pairs[(j / 2 * n + i) * 2 + j % 2] = from_b[j * k_stride + i * n_stride];
+      }
+    }
+    brgemm_(m, n, even, even, n, n, add_c, rows.data(), pairs.data(), c, true);
+    brgemm_release_(true);
+  }
   Sgemm sgemm_;
   MixedGemm mixed_;
+  Brgemm brgemm_;
+  BrgemmRelease brgemm_release_;
 };
 
 DType ToDType(int dtype) {
@@ -191,7 +224,7 @@ int live_rotary(int dtype, int64_t entry, const int64_t* positions, void* cos, v
 // out.
 void live_flash(int dtype, const void* q, const void* k, const void* v, void* out,
                 const uint8_t* mask, const int64_t* sizes, const int64_t* strides, float scale,
-                void* sgemm, void* mixed) {
+                void* sgemm, void* mixed, void* brgemm, void* brgemm_release) {
   FlashArgs args = {};
   args.dtype = ToDType(dtype);
   args.q = q, args.k = k, args.v = v, args.out = out, args.mask = mask;
@@ -202,7 +235,7 @@ void live_flash(int dtype, const void* q, const void* k, const void* v, void* ou
   args.q_len = sizes[3], args.kv_len = sizes[4], args.head_dim = sizes[5];
   args.threads = sizes[6], args.mask_batch_stride = sizes[7], args.mask_row_stride = sizes[8];
   args.is_causal = sizes[9] != 0, args.scale = scale;
-  LibraryProducts products(sgemm, mixed);
+  LibraryProducts products(sgemm, mixed, brgemm, brgemm_release);
   samebits::FlashScratch scratch;
   const samebits::FlashPlan plan = samebits::PlanFlash(*g_functions.sdpa, args);
   for (int64_t item = 0; item < plan.items; ++item) {
