@@ -7,7 +7,7 @@
 set -euo pipefail
 samebits=$1
 model=$2/models/nano
-golden=$2/tests/golden
+golden=$2/tests/golden/avx2
 corpus=$2/tests/corpus
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Records what PyTorch computes, and in which order it added, for tests that have no Python.
 
-Writes beside itself: traces of models/nano (*.safetensors), the profiles that replay them
-(*.profile.json) and manifest.json with versions, machine, settings and digests. golden_test.sh
-replays each trace on any machine and expects the bits. To stay small a trace keeps some layers;
-the last ones and the logits hang on all that came before.
+Writes to a folder beside itself, named after the machine's kind (avx2, avx512, amx): traces of
+models/nano (*.safetensors), the profiles that replay them (*.profile.json) and manifest.json with
+versions, machine, settings and digests. golden_test.sh replays each trace on any machine and
+expects the bits. To stay small a trace keeps some layers; the last ones and the logits hang on all
+that came before.
 
 Usage: PYTHONPATH=python python tests/golden/make_golden.py
 """
@@ -27,10 +28,11 @@ import transformers
 import samebits
 from samebits.probe import Wanted, compared, probe, unproven
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+GOLDEN = Path(__file__).resolve().parent
+ROOT = GOLDEN.parents[1]
 MODEL = ROOT / "models" / "nano"
 PROMPT, STEPS = 9, 3
+LONG = 70  # tokens: enough for blocks of K and for packed attention
 PADDED = (9, 5, 3)  # tokens of each sequence of the batch
 # Of each sequence. In bfloat16 most prompts give the same values in most orders; with these a tenth
 # of the first one's are others in the canonical order.
@@ -47,14 +49,18 @@ class Golden:
 
     @property
     def name(self) -> str:
-        batch = f"-batch{len(self.lengths)}" if len(self.lengths) > 1 else ""
-        return f"{self.dtype}-{self.attention}-threads{self.threads}{batch}"
+        return f"{self.dtype}-{self.attention}-threads{self.threads}{self._form}"
 
     @property
     def profile(self) -> str:
         """One for both attentions."""
-        batch = f"-batch{len(self.lengths)}" if len(self.lengths) > 1 else ""
-        return f"{self.dtype}-threads{self.threads}{batch}.profile.json"
+        return f"{self.dtype}-threads{self.threads}{self._form}.profile.json"
+
+    @property
+    def _form(self) -> str:
+        if len(self.lengths) > 1:
+            return f"-batch{len(self.lengths)}"
+        return f"-prompt{self.lengths[0]}" if self.lengths[0] != PROMPT else ""
 
 
 GOLDENS = [
@@ -64,7 +70,18 @@ GOLDENS = [
     Golden("float32", "eager", layers=(3,)),
     Golden("float32", "sdpa", layers=(3,)),
     Golden("bfloat16", "eager", lengths=PADDED, layers=(3,)),
+    Golden("bfloat16", "sdpa", lengths=(LONG,), layers=()),
+    Golden("float16", "sdpa", layers=(3,)),
 ]
+
+
+def kind() -> str:
+    """Of the machine: on each torch takes other kernels."""
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    return "amx" if torch.cpu._is_amx_tile_supported() else capability
+
+
+HERE = GOLDEN / kind()
 
 
 def tokens(length: int, seed: int) -> list[int]:
@@ -98,8 +115,9 @@ def keep(path: Path, layers: tuple[int, ...]) -> None:
 def record(golden: Golden, model: Any) -> dict[str, Any]:
     path = HERE / f"{golden.name}.safetensors"
     rows = [tokens(length, seed) for seed, length in zip(SEEDS, golden.lengths, strict=False)]
-    padded = [[0] * (PROMPT - len(row)) + row for row in rows]
-    mask = [[0] * (PROMPT - len(row)) + [1] * len(row) for row in rows]
+    longest = max(golden.lengths)
+    padded = [[0] * (longest - len(row)) + row for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", samebits.PromptWarning)
         samebits.capture(
@@ -125,7 +143,7 @@ def record(golden: Golden, model: Any) -> dict[str, Any]:
 
 def make_profile(golden: Golden, model: Any, attentions: list[str]) -> dict[str, Any]:
     batch = len(golden.lengths)
-    profile = probe(model, Wanted([PROMPT], STEPS, batch, attentions))
+    profile = probe(model, Wanted([max(golden.lengths)], STEPS, batch, attentions))
     if lines := unproven(profile):
         raise SystemExit(f"{golden.profile}: not proven, so no golden: {'; '.join(lines)}")
     text = json.dumps(profile, sort_keys=True, separators=(",", ":"))
@@ -145,6 +163,7 @@ def groups() -> Iterator[tuple[list[Golden], list[str]]]:
 
 
 def main() -> None:
+    HERE.mkdir(exist_ok=True)
     for old in [*HERE.glob("*.safetensors"), *HERE.glob("*.profile.json")]:
         old.unlink()
     traces, profiles = [], []
