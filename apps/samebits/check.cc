@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "apps/samebits/commands.h"
+#include "apps/samebits/profile_options.h"
 #include "samebits/checkpoint/checkpoint.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/thread_pool.h"
@@ -20,14 +21,20 @@ struct CheckArguments {
   std::string model, trace;
   int threads = 0;
   bool json = false;
+  ProfileOptions profile;
 };
 
-int RunCheck(const CheckArguments& arguments) {
+int RunCheck(CheckArguments arguments) {
   const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
   const Graph graph = BuildGraph(checkpoint.config());
   const Trace trace = Trace::Open(arguments.trace);
   CheckOptions options;
   options.threads = arguments.threads > 0 ? arguments.threads : DefaultThreads();
+  const auto& metadata = trace.info().metadata;
+  if (const auto found = metadata.find("attention"); found != metadata.end()) {
+    arguments.profile.attention = found->second;
+  }
+  options.replay = OpenReplay(arguments.profile, &metadata, arguments.trace);
   const bool show = isatty(STDERR_FILENO) != 0;
   if (show) {
     options.progress = [](int64_t done, int64_t total) {
@@ -65,6 +72,7 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
   command->add_option("--threads", arguments->threads, "threads (default: one a physical core)")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", arguments->json, "print JSON");
+  AddProfileOptions(*command, arguments->profile);
   command->callback([arguments, &exit_code] { exit_code = RunCheck(*arguments); });
 }
 

@@ -17,11 +17,11 @@ void AddProfileOptions(CLI::App& command, ProfileOptions& options) {
       ->needs(profile);
 }
 
-std::shared_ptr<const Replay> OpenReplay(const ProfileOptions& options,
-                                         const std::map<std::string, std::string>* metadata,
-                                         const std::string& place) {
+std::shared_ptr<const ReplayPlan> OpenReplay(const ProfileOptions& options,
+                                             const std::map<std::string, std::string>* metadata,
+                                             const std::string& place) {
   if (options.path.empty()) return nullptr;
-  auto replay = std::make_shared<Replay>(
+  auto replay = std::make_shared<ReplayPlan>(
       std::make_shared<const Profile>(Profile::Open(options.path)), options.attention);
   if (metadata != nullptr) replay->TakeFrom(*metadata, place);
   for (const std::string& line : replay->profile().Unproven()) {

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "samebits/engine/replay.h"
+#include "samebits/engine/replay_plan.h"
 
 namespace samebits {
 
@@ -19,7 +19,7 @@ void AddProfileOptions(CLI::App& command, ProfileOptions& options);
 
 // Null without a profile. `metadata`: of a trace `place` that says how it was made, or null. Says
 // on stderr which entries are not proven. Throws Error.
-std::shared_ptr<const Replay> OpenReplay(
+std::shared_ptr<const ReplayPlan> OpenReplay(
     const ProfileOptions& options, const std::map<std::string, std::string>* metadata = nullptr,
     const std::string& place = "");
 

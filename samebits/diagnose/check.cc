@@ -7,9 +7,11 @@
 
 #include "samebits/base/error.h"
 #include "samebits/compare/metrics.h"
-#include "samebits/diagnose/canonical_identity.h"
 #include "samebits/diagnose/group_search.h"
+#include "samebits/diagnose/identity.h"
 #include "samebits/diagnose/whole_run.h"
+#include "samebits/engine/canonical_arithmetic.h"
+#include "samebits/engine/replay_arithmetic.h"
 
 namespace samebits {
 namespace {
@@ -87,7 +89,11 @@ class Checker {
   Finding& AddFinding(const Item& item, const Explanation& e, const std::string& cause,
                       const std::string& detail);
   void AddRanges(const std::vector<Item>& items, const GroupResult& group);
+  NodeResult& ResultOf(const std::string& name);
+  NodeResult* Healthy(const std::string& name);
   void FindCanonical();
+  void FindReplayed();
+  void FindHiddenEps(Arithmetic& replay);
   void RunEndToEnd();
   void Conclude();
   void ListInvisible();
@@ -226,18 +232,109 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
   AddRanges(items, group);
 }
 
-// The strongest statement about a healthy node: canonical arithmetic gives these very bits.
+NodeResult& Checker::ResultOf(const std::string& name) {
+  const auto found = std::find_if(result_.nodes.begin(), result_.nodes.end(),
+                                  [&](const NodeResult& node) { return node.name == name; });
+  SAMEBITS_CHECK(found != result_.nodes.end(), "every output has a result");
+  return *found;
+}
+
+// The result of a tensor in which no bug was found, or null.
+NodeResult* Checker::Healthy(const std::string& name) {
+  NodeResult& node = ResultOf(name);
+  const bool healthy = node.grade == Grade::kRounding || node.grade == Grade::kIdentical;
+  return healthy ? &node : nullptr;
+}
+
+// A strong statement about a healthy node: canonical arithmetic gives these very bits.
 void Checker::FindCanonical() {
-  const Kernels& kernels = SelectKernels(BestIsa());
+  CanonicalArithmetic canonical(BestIsa(), pool_.threads());
   for (const Node& node : graph_.nodes) {
-    for (const std::string& name : CanonicalOutputs(node, source_, kernels)) {
-      for (NodeResult& result : result_.nodes) {
-        const bool healthy = result.grade == Grade::kRounding || result.grade == Grade::kIdentical;
-        if (result.name != name || !healthy) continue;
-        result.grade = Grade::kIdentical;
-        result.identical_to = "canonical";
-      }
+    for (const Identity& one : CompareBits(node, source_, {source_.tokens()}, canonical)) {
+      NodeResult* result = Healthy(one.name);
+      if (result == nullptr || one.differing > 0) continue;
+      result->grade = Grade::kIdentical;
+      result->identical_to = "canonical";
     }
+  }
+}
+
+// The strongest: the candidate's own framework gives these very bits, so nothing can hide in them.
+void Checker::FindReplayed() {
+  if (options_.replay == nullptr) return;
+  const Profile& profile = options_.replay->profile();
+  if (profile.dtype() != source_.dtype) {
+    Fail(
+        ErrorCode::kBadInput,
+        "{}: a profile of {}, {} is of {}: `python -m samebits probe ... --dtype {}` makes the one "
+        "that fits",
+        profile.path(), ModelDTypeName(profile.dtype()), trace_.path(),
+        ModelDTypeName(source_.dtype), ModelDTypeName(source_.dtype));
+  }
+  ReplayArithmetic replay(BestIsa(), pool_.threads(), options_.replay);
+  for (const Node& node : graph_.nodes) {
+    const auto found = CompareBits(node, source_, trace_.info().chunks, replay);
+    for (const Identity& one : found) {
+      NodeResult& result = ResultOf(one.name);
+      if (result.grade == Grade::kBug) continue;
+      result.replay_differing = one.differing;
+      if (one.differing > 0) continue;
+      // Also where an input is missing that the intervals would have needed.
+      result.grade = Grade::kIdentical;
+      result.identical_to = "replay";
+      result.why_unknown.clear();
+    }
+    // What a fused attention kernel hides was computed all the same.
+    if (node.kind != OpKind::kAttention || found.empty() || found.back().differing > 0 ||
+        found.back().name != node.outputs.back()) {
+      continue;
+    }
+    for (const std::string& name : node.outputs) {
+      if (trace_.Find(name) != nullptr) continue;
+      NodeResult& result = ResultOf(name);
+      result.grade = Grade::kIdentical;
+      result.identical_to = "replay";
+      result.inside = node.outputs.back();
+      result.why_unknown.clear();
+    }
+  }
+  FindHiddenEps(replay);
+}
+
+// Norms inside their intervals that the framework would have computed with other bits, where
+// another eps gives exactly these: no interval shows that, bits do.
+void Checker::FindHiddenEps(Arithmetic& replay) {
+  std::vector<const Node*> nodes;
+  for (const Node& node : graph_.nodes) {
+    if (node.kind != OpKind::kRmsNorm) continue;
+    const NodeResult* result = Healthy(node.outputs[0]);
+    if (result != nullptr && result->replay_differing.value_or(0) > 0) nodes.push_back(&node);
+  }
+  if (nodes.empty()) return;
+  for (const double eps : {1e-5, 1e-6, 1e-8, 1e-12, 5e-6, 5e-7, 1e-7, 1e-4, 1e-3, 0.0}) {
+    const auto exact = [&](const Node* node) {
+      Node edited = *node;
+      edited.attributes.eps = eps;
+      const auto found = CompareBits(edited, source_, trace_.info().chunks, replay);
+      return !found.empty() && found[0].differing == 0;
+    };
+    if (!std::all_of(nodes.begin(), nodes.end(), exact)) continue;
+    for (const Node* node : nodes) {
+      NodeResult& result = *Healthy(node->outputs[0]);
+      Item item;
+      item.index = static_cast<size_t>(&result - result_.nodes.data());
+      Explanation e;
+      e.graph = result.base;
+      e.cause = {.elements = result.base.elements};
+      Finding& finding = AddFinding(
+          item, e, "norm-eps",
+          fmt::format("has the framework's bits with eps {:g}, and not with the checkpoint's",
+                      eps));
+      finding.value = eps;
+      finding.expected = node->attributes.eps;
+      result.replay_differing = 0;
+    }
+    return;
   }
 }
 
@@ -368,6 +465,7 @@ CheckResult Checker::Run() {
     ++done;
   }
   FindCanonical();
+  FindReplayed();
   RunEndToEnd();
   ListInvisible();
   Conclude();

@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "samebits/diagnose/judge.h"
+#include "samebits/engine/replay_plan.h"
 #include "samebits/trace/trace.h"
 
 namespace samebits {
@@ -18,10 +20,15 @@ std::string_view GradeName(Grade grade);
 struct NodeResult {
   std::string name;
   Grade grade = Grade::kUnknown;
-  std::string why_unknown;   // "not in the trace"
-  Judgement base;            // under the group's harmless form
-  std::string identical_to;  // "canonical" or "rounded" (the correctly rounded result); or empty
-  std::string cause;         // of a bug
+  std::string why_unknown;  // "not in the trace"
+  Judgement base;           // under the group's harmless form
+  // "replay", "canonical" or "rounded" (the correctly rounded result); or empty
+  std::string identical_to;
+  std::optional<int64_t> replay_differing;  // values; nothing where it was not replayed
+  // Not in the trace, but on the way to this tensor, which was replayed from what is in it with
+  // not one value differing.
+  std::string inside;
+  std::string cause;                        // of a bug
   // Largest distance to our own run of the whole model with Hugging Face's rounding, or nothing
   // where that run was left out.
   std::optional<double> propagated;
@@ -71,6 +78,8 @@ struct CheckResult {
 
 struct CheckOptions {
   int threads = 1;
+  // The candidate's framework: each node is replayed in its order as well. Null: not.
+  std::shared_ptr<const ReplayPlan> replay = nullptr;
   bool end_to_end = true;
   std::function<void(int64_t done, int64_t total)> progress;
 };

@@ -9,14 +9,14 @@
 #include <vector>
 
 #include "samebits/engine/arithmetic.h"
-#include "samebits/engine/replay.h"
+#include "samebits/engine/replay_plan.h"
 #include "samebits/kernels/torch_ops.h"
 
 namespace samebits {
 
 class ReplayArithmetic : public Arithmetic {
  public:
-  ReplayArithmetic(Isa isa, int threads, std::shared_ptr<const Replay> replay)
+  ReplayArithmetic(Isa isa, int threads, std::shared_ptr<const ReplayPlan> replay)
       : Arithmetic(isa, threads), torch_(SelectTorchKernels(isa)), replay_(std::move(replay)) {}
 
   // Each throws Error(kBadInput) when the profile has no entry for the shape.
@@ -45,7 +45,7 @@ class ReplayArithmetic : public Arithmetic {
   const RotaryFunction& FindRotary(const Node& node) const;
 
   const TorchKernels& torch_;
-  const std::shared_ptr<const Replay> replay_;
+  const std::shared_ptr<const ReplayPlan> replay_;
 };
 
 }  // namespace samebits

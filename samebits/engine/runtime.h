@@ -10,7 +10,7 @@
 
 #include "samebits/checkpoint/checkpoint.h"
 #include "samebits/engine/recorder.h"
-#include "samebits/engine/replay.h"
+#include "samebits/engine/replay_plan.h"
 #include "samebits/engine/sequence.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/kernels.h"
@@ -22,7 +22,7 @@ struct RuntimeOptions {
   DType dtype = DType::kF32;  // weights are rounded or widened to it where they are used
   Isa isa = Isa::kPortable;
   int threads = 1;
-  std::shared_ptr<const Replay> replay = nullptr;  // instead of `canonical`
+  std::shared_ptr<const ReplayPlan> replay = nullptr;  // instead of `canonical`
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.

@@ -124,6 +124,9 @@ std::string RoundingText(const CheckResult& result) {
     }
   }
   std::string text = fmt::format("{} of {} nodes are right: ", bounds, result.nodes.size());
+  if (identical["replay"] > 0) {
+    text += fmt::format("{} have the framework's own bits, ", identical["replay"]);
+  }
   if (identical["canonical"] > 0) {
     text += fmt::format("{} identical to canonical arithmetic, ", identical["canonical"]);
   }
@@ -207,6 +210,8 @@ Json CheckToJson(const CheckResult& result) {
                 {"bound_ratio", Number(node.base.max_ratio)},
                 {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)}};
     if (!node.identical_to.empty()) one["identical_to"] = node.identical_to;
+    if (node.replay_differing) one["replay_differing"] = *node.replay_differing;
+    if (!node.inside.empty()) one["inside"] = node.inside;
     if (!node.why_unknown.empty()) one["why"] = node.why_unknown;
     nodes.push_back(one);
   }

@@ -38,6 +38,16 @@ differs() {
   [[ $code -eq $1 ]] || fail "diff $2 $3: expected exit $1, got $code: $(head -c 600 "$work/out")"
 }
 
+# judged REF PROFILE: how many nodes `samebits check` finds to have the profile's bits, and not.
+judged() {
+  local code=0
+  cases=$((cases + 1))
+  "$samebits" check "$model" "$1" --profile "$2" --json > "$work/out" 2>&1 || code=$?
+  [[ $code -eq 0 || $code -eq 2 ]] || fail "check $1: exit $code: $(head -c 600 "$work/out")"
+  same=$(grep -c '"replay_differing": 0,\?$' "$work/out" || true)
+  others=$(($(grep -c '"replay_differing"' "$work/out" || true) - same))
+}
+
 # header_length FILE: bytes in front of the tensors'.
 header_length() {
   local bytes
@@ -83,6 +93,9 @@ for reference in "${traces[@]}"; do
   [[ $name != *batch* ]] || continue
   "$samebits" trace "$model" --like "$reference" -o "$work/$name.canonical" 2> /dev/null
   differs 1 "$reference" "$work/$name.canonical"
+
+  judged "$reference" "$profile"
+  [[ $others -eq 0 && $same -ge 5 ]] || fail "check $name: $others nodes differ, $same do not"
 done
 
 # One rule changed, and the digest made to fit: a profile in order that tells of another machine.
@@ -99,6 +112,8 @@ printf '{"digest":"sha256:%s",%s' "${sum%% *}" "${edited#\{}" > "$other"
 reference=$golden/avx2/float32-eager-threads1.safetensors
 replay changed.out "$reference" "$other"
 differs 1 "$reference" "$work/changed.out"
+judged "$reference" "$other"
+[[ $others -gt 0 ]] || fail "check: no node differs from a profile with another rule"
 
 echo "$cases cases, $failed failed"
 [[ $failed -eq 0 ]]

@@ -14,10 +14,10 @@ namespace samebits {
 
 enum class AttentionKind : uint8_t { kEager, kSdpa };
 
-class Replay {
+class ReplayPlan {
  public:
   // The attention that transformers ran, or would run: "eager" or "sdpa". Throws Error(kUsage).
-  Replay(std::shared_ptr<const Profile> profile, std::string_view attention);
+  ReplayPlan(std::shared_ptr<const Profile> profile, std::string_view attention);
 
   // What a trace says of the process that made it, from its metadata; each may be missing:
   // `threads` must be the profile's, `weight_alignment` and `rotary` replace the profile's own.

@@ -1,4 +1,4 @@
-#include "samebits/engine/replay.h"
+#include "samebits/engine/replay_plan.h"
 
 #include <charconv>
 
@@ -7,7 +7,7 @@
 
 namespace samebits {
 
-Replay::Replay(std::shared_ptr<const Profile> profile, std::string_view attention)
+ReplayPlan::ReplayPlan(std::shared_ptr<const Profile> profile, std::string_view attention)
     : profile_(std::move(profile)), attention_(AttentionKind::kEager) {
   if (attention == "sdpa") {
     attention_ = AttentionKind::kSdpa;
@@ -20,8 +20,8 @@ Replay::Replay(std::shared_ptr<const Profile> profile, std::string_view attentio
   }
 }
 
-void Replay::TakeFrom(const std::map<std::string, std::string>& metadata,
-                      const std::string& place) {
+void ReplayPlan::TakeFrom(const std::map<std::string, std::string>& metadata,
+                          const std::string& place) {
   if (const auto found = metadata.find("threads"); found != metadata.end()) {
     int64_t threads = 0;
     const std::string& text = found->second;
@@ -53,7 +53,7 @@ void Replay::TakeFrom(const std::map<std::string, std::string>& metadata,
   }
 }
 
-const SoftmaxFunction& Replay::Softmax() const {
+const SoftmaxFunction& ReplayPlan::Softmax() const {
   if (!profile_->functions().softmax) {
     Fail(ErrorCode::kBadInput, "{}: functions has no 'softmax', which tokens are drawn by",
          profile_->path());
@@ -61,7 +61,7 @@ const SoftmaxFunction& Replay::Softmax() const {
   return *profile_->functions().softmax;
 }
 
-int64_t Replay::WeightAlignment(std::string_view weight) const {
+int64_t ReplayPlan::WeightAlignment(std::string_view weight) const {
   const auto found = weight_alignment_.find(weight);
   return found == weight_alignment_.end() ? 0 : found->second;
 }
