@@ -7,7 +7,7 @@ x [M, K] and w [N, K] and returns the fp32 sums [M, N].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -49,6 +49,7 @@ class ChainOrder:
 
     block: int = 0
     halve_below: int = 0
+    halve: str = "down"  # "down", "up" or "rest": see block_ends()
     group: tuple[Step, ...] = ()
     tail_descending: bool = False
     start_in_chain: bool = False
@@ -56,10 +57,21 @@ class ChainOrder:
     flush: bool = False
     fused: bool = True
 
-    def block_size(self, size: int) -> int:
-        if self.block == 0 or size <= self.block:
-            return max(size, 1)
-        return size // 2 if size < self.halve_below else self.block
+    def _block_at(self, size: int, done: int) -> int:
+        rest = size - done
+        if self.block == 0 or rest <= 0:
+            return max(rest, 1)
+        total = rest if self.halve == "rest" else size
+        if self.block < total < self.halve_below:
+            return total // 2 if self.halve == "down" else (total + 1) // 2
+        return self.block
+
+    def block_ends(self, size: int) -> Iterator[int]:
+        """Where the blocks end. Halved are ``size`` elements, or (``rest``) those that are left."""
+        end = 0
+        while end < size:
+            end = min(size, end + self._block_at(size, end))
+            yield end
 
     def to_json(self) -> Json:
         json: Json = {"family": "chain", "product": "fused" if self.fused else "rounded"}
@@ -67,6 +79,8 @@ class ChainOrder:
             json["block"] = self.block
         if self.halve_below:
             json["halve_below"] = self.halve_below
+        if self.halve != "down":
+            json["halve"] = self.halve
         if self.group:
             json["group"] = _lists(self.group)
         if self.tail_descending:
@@ -89,15 +103,19 @@ class LaneStage:
     accumulators: int = 1
     sequence_accumulators: bool = False  # otherwise joined by halves
     sequence_lanes: bool = False
+    quarter_lanes: bool = False  # fours of lanes in sequence, then neighbours
+    start: str = "zero"  # or "lanes", "total": what the stage before has, lane by lane or joined
 
     def to_json(self) -> Json:
         words = ("halves", "sequence")
+        start = {} if self.start == "zero" else {"start": self.start}
         return {
             "lanes": self.lanes,
             "vectors": self.vectors,
             "accumulators": self.accumulators,
             "join_accumulators": words[self.sequence_accumulators],
-            "join_lanes": words[self.sequence_lanes],
+            "join_lanes": "quarters" if self.quarter_lanes else words[self.sequence_lanes],
+            **start,
         }
 
 
@@ -110,14 +128,19 @@ class LaneOrder:
     tail_in_lane_0: bool = False
     fused: bool = True
     tail_fused: bool = True
+    tail_in_lanes: bool = False
+    peel_last: bool = False
 
     def to_json(self) -> Json:
         words = ("rounded", "fused")
+        tail = "lanes" if self.tail_in_lanes else "lane0" if self.tail_in_lane_0 else "sequence"
+        joins = {"peel_joins": "last"} if self.peel_last else {}
         return {
             "family": "lanes",
             "peel": self.peel.to_json(),
+            **joins,
             "stages": [stage.to_json() for stage in self.stages],
-            "tail": "lane0" if self.tail_in_lane_0 else "sequence",
+            "tail": tail,
             "product": words[self.fused],
             "tail_product": words[self.tail_fused],
         }
@@ -153,6 +176,7 @@ def order_from_json(json: Json) -> SumOrder:
         return ChainOrder(
             block=json.get("block", 0),
             halve_below=json.get("halve_below", 0),
+            halve=json.get("halve", "down"),
             group=_tuples(json.get("group", [])),
             tail_descending=json.get("tail") == "descending",
             start_in_chain=json.get("start") == "chain",
@@ -168,6 +192,8 @@ def order_from_json(json: Json) -> SumOrder:
                 accumulators=stage["accumulators"],
                 sequence_accumulators=stage.get("join_accumulators") == "sequence",
                 sequence_lanes=stage.get("join_lanes") == "sequence",
+                quarter_lanes=stage.get("join_lanes") == "quarters",
+                start=stage.get("start", "zero"),
             )
             for stage in json["stages"]
         )
@@ -175,6 +201,8 @@ def order_from_json(json: Json) -> SumOrder:
             stages=stages,
             peel=Peel.from_json(json.get("peel", 0)),
             tail_in_lane_0=json.get("tail") == "lane0",
+            tail_in_lanes=json.get("tail") == "lanes",
+            peel_last=json.get("peel_joins") == "last",
             fused=fused,
             tail_fused=json.get("tail_product", json.get("product", "fused")) == "fused",
         )
@@ -257,12 +285,15 @@ def _tiles(rows: int, outs: int, per_output: int) -> Sequence[slice]:
     return [slice(n, min(n + count, outs)) for n in range(0, outs, count)]
 
 
-def _step_value(step: Step, x: Floats, w: Floats, at: int) -> Floats:
-    """The sum of rounded products of a step with two elements or more."""
+def _step_value(step: Step, x: Floats, w: Floats, at: int, join: Join) -> Floats:
+    """The sum of a step with two elements or more: a product on the right joins what is left."""
     if isinstance(step, tuple):
-        left = _step_value(step[0], x, w, at)
-        return left + _step_value(step[1], x, w, at)
-    return x[:, at + step] * w[:, at + step]
+        left = _step_value(step[0], x, w, at, join)
+        if isinstance(step[1], int):
+            return join(left, x[:, at + step[1]], w[:, at + step[1]])
+        return left + _step_value(step[1], x, w, at, join)
+    product: Floats = x[:, at + step] * w[:, at + step]
+    return product
 
 
 def _elements(step: Step) -> int:
@@ -278,7 +309,7 @@ def _chain_block(order: ChainOrder, x: Floats, w: Floats, total: Floats, join: J
         while done + group <= size:
             for step in order.group:
                 if isinstance(step, tuple):
-                    total = total + _step_value(step, x, w, done)
+                    total = total + _step_value(step, x, w, done, join)
                 else:
                     total = join(total, x[:, done + step], w[:, done + step])
             done += group
@@ -295,7 +326,6 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
     rows, size = x.shape
     outs = w.shape[0]
     result = np.empty((rows, outs), np.float32)
-    block = order.block_size(size)
     columns = np.ascontiguousarray(w.T)  # [K, N]
     tall = np.ascontiguousarray(x.T)  # [K, M]
     for part in _tiles(rows, outs, 1):
@@ -305,39 +335,52 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
         zero = np.zeros((rows, w_k.shape[2]), np.float32)
         total = zero if c is None else c[:, part]
         keep = order.first_set and c is None
-        for k in range(0, size, block):
-            end = min(k + block, size)
+        k = 0
+        for end in order.block_ends(size):
             start = (total if order.start_in_chain else zero).copy()
             sums = _chain_block(order, x_k[:, k:end], w_k[:, k:end], start, join)
             total = sums if keep or order.start_in_chain else total + sums
             keep = False
+            k = end
         result[:, part] = total
     return result
 
 
-def _join_all(values: Floats, sequence: bool) -> Floats:
-    """Joins the last axis."""
-    if sequence:
-        total = values[..., 0]
-        for i in range(1, values.shape[-1]):
-            total = total + values[..., i]
-        return total
+def _join_sequence(values: Floats) -> Floats:
+    total = values[..., 0]
+    for i in range(1, values.shape[-1]):
+        total = total + values[..., i]
+    return total
+
+
+def _join_halves(values: Floats) -> Floats:
     while values.shape[-1] > 1:
         half = values.shape[-1] // 2
         values = values[..., :half] + values[..., half:]
     return values[..., 0]
 
 
+def _join_lanes(stage: LaneStage, lanes: Floats) -> Floats:
+    """Joins the last axis."""
+    if stage.quarter_lanes:
+        fours = lanes.reshape(*lanes.shape[:-1], -1, 4).swapaxes(-1, -2)
+        four = _join_sequence(fours)
+        return (four[..., 0] + four[..., 1]) + (four[..., 2] + four[..., 3])
+    return _join_sequence(lanes) if stage.sequence_lanes else _join_halves(lanes)
+
+
 def _stage(
-    stage: LaneStage, x: Floats, w: Floats, k: int, start: Floats | None, join: Join
+    stage: LaneStage, x: Floats, w: Floats, k: int, start: Floats, join: Join
 ) -> tuple[Floats, int]:
-    """Accumulators [M, N, accumulators, lanes] after all complete turns, and the next element."""
+    """Accumulators [M, N, accumulators, lanes] after all complete turns, and the next element.
+
+    ``start`` [M, N, some lanes] is where the first lanes of accumulator 0 start.
+    """
     rows, size = x.shape
     outs = w.shape[0]
     turn = stage.lanes * stage.vectors
     lanes = np.zeros((rows, outs, stage.accumulators, stage.lanes), np.float32)
-    if start is not None:
-        lanes[:, :, 0, 0] = start
+    lanes[:, :, 0, : start.shape[-1]] = start
     per_pass = stage.accumulators * stage.lanes
     while k + turn <= size:
         for v in range(0, turn, per_pass):
@@ -349,36 +392,59 @@ def _stage(
     return lanes, k
 
 
+def _join_accumulators(stage: LaneStage, lanes: Floats) -> Floats:
+    last = lanes.swapaxes(2, 3)
+    return _join_sequence(last) if stage.sequence_accumulators else _join_halves(last)
+
+
 def _lanes(
     order: LaneOrder, x: Floats, w: Floats, c: Floats | None, peel: int, exact: bool
 ) -> Floats:
-    join = _join(order.fused, exact)
     tail = _join(order.tail_fused, exact)
     rows, size = x.shape
     result = np.empty((rows, w.shape[0]), np.float32)
     widest = max(stage.lanes * stage.accumulators for stage in order.stages)
     for part in _tiles(rows, w.shape[0], widest):
+        join = _join(order.fused, exact)
         w_part = w[part]
 
         def column(k: int, w_part: Floats = w_part) -> tuple[Floats, Floats]:
             return x[:, k, None], w_part[None, :, k]
 
-        start = np.zeros((rows, w_part.shape[0]), np.float32)
+        first = np.zeros((rows, w_part.shape[0]), np.float32)
         k = min(peel, size)
         for j in range(k):
-            start = join(start, *column(j))
-        total: Floats = start
+            first = join(first, *column(j))
+        total: Floats | None = None  # of the stages whose lanes are joined
+        start = np.zeros_like(first) if order.peel_last else first
+        starts: Floats = start[..., None]
         for i, stage in enumerate(order.stages):
-            lanes, k = _stage(stage, x, w_part, k, start if i == 0 else None, join)
-            if order.tail_in_lane_0 and i + 1 == len(order.stages):
-                for j in range(k, size):
-                    lanes[:, :, 0, 0] = tail(lanes[:, :, 0, 0], *column(j))
-                k = size
-            by_lane = _join_all(lanes.swapaxes(2, 3), stage.sequence_accumulators)
-            joined = _join_all(by_lane, stage.sequence_lanes)
-            total = joined if i == 0 else total + joined
+            lanes, k = _stage(stage, x, w_part, k, starts, join)
+            if i + 1 == len(order.stages):
+                if order.tail_in_lane_0:
+                    for j in range(k, size):
+                        lanes[:, :, 0, 0] = tail(lanes[:, :, 0, 0].copy(), *column(j))
+                    k = size
+                elif order.tail_in_lanes:
+                    for lane, j in enumerate(range(k, size)):
+                        at = lane % stage.lanes
+                        lanes[:, :, 0, at] = tail(lanes[:, :, 0, at].copy(), *column(j))
+                    k = size
+            joined = _join_accumulators(stage, lanes)
+            follows = order.stages[i + 1].start if i + 1 < len(order.stages) else "zero"
+            if follows == "lanes":
+                starts = joined
+                continue
+            sums = _join_lanes(stage, joined)
+            total = sums if total is None else total + sums
+            starts = np.zeros_like(first)[..., None]
+            if follows == "total":
+                starts, total = total[..., None], None
+        assert total is not None
         for j in range(k, size):
             total = tail(total, *column(j))
+        if order.peel_last:
+            total = first + total
         result[:, part] = total if c is None else c[:, part] + total
     return result
 

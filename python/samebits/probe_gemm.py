@@ -126,7 +126,7 @@ def _probe_linear(
         checks = [one.check(rows) for one in data]
         if rows <= 8 and dtype != "float16":
             checks.insert(1, tiny.check(rows))
-        known = known_rules.product_rules(dtype, rows, threads)
+        known = known_rules.product_rules(dtype, rows, threads, shape.out_features)
         proof = prove([*[rule for rule in last if rule in known], *known], checks)
         if proof.mismatches:
             proof = _search_linear(shape, dtype, rows, checks) or proof
@@ -268,7 +268,7 @@ def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -
         scores.append(_Scores(load, dtype, exact=False))
     for rows, past in load.passes():
         small = load.head_dim * rows * (rows + past) < 400
-        known = known_rules.product_rules(dtype, rows, threads)
+        known = known_rules.product_rules(dtype, rows, threads, rows + past)
         if load.kv_heads == 1 and load.batch > 1:  # k^T is copied, so it is a product like p v
             known = [*known_rules.context_rules(dtype, rows, threads), *known]
         few = [known_rules.SMALL_RULE] if rows + past <= 11 and rows > 1 else []
@@ -402,7 +402,7 @@ def _probe_sdpa(load: Workload, dtype: str, threads: int, progress: Progress) ->
         checks = [one.check(rows, keys) for one in scores]
         known = known_rules.sdpa_score_rules(dtype, rows, keys)
         yield Entry("sdpa_scores", keys_of, rows, keys, prove(known, checks))
-        known = known_rules.sdpa_context_rules(dtype)
+        known = known_rules.sdpa_context_rules(dtype, rows)
         likely = [known_rules.BLOCKED_RULE] if rows > 3 else []
         for accumulate in (False, True):
             checks = [
