@@ -143,55 +143,106 @@ void TailOf(Region& region, const float* w, int64_t w_stride, int64_t outs, int6
 
 // Whether LaneTile can do it.
 bool FastLanes(const LaneOrder& order) {
-  return !order.tail_in_lane_0 &&
-         std::all_of(order.stages.begin(), order.stages.end(), [](const LaneStage& stage) {
-           return (stage.lanes == 4 || stage.lanes == 8) && stage.join_lanes == Joining::kHalves &&
-                  stage.accumulators <= kMaxTileAccumulators;
-         });
+  const auto fast = [](const LaneStage& stage) {
+    if (stage.accumulators > kMaxTileAccumulators) return false;
+    if (stage.lanes == 16) return stage.join_lanes != Joining::kSequence;
+    return (stage.lanes == 4 || stage.lanes == 8) && stage.join_lanes == Joining::kHalves &&
+           stage.start != StageStart::kLanes;
+  };
+  const LaneStage& last = order.stages.back();
+  const bool fast_tail = !order.tail_in_lanes || (last.lanes == 16 && last.vectors == 1 &&
+                                                  order.tail_product == order.product);
+  return !order.tail_in_lane_0 && fast_tail &&
+         std::all_of(order.stages.begin(), order.stages.end(), fast);
 }
 
+// A LaneOrder on one tile of outputs.
+class LaneRun {
+ public:
+  LaneRun(const LaneOrder& order, Region& region) : order_(order), region_(region) {}
+
+  // Outputs n .. n + outs - 1; w: their rows.
+  void Run(int64_t n, int64_t outs, const float* w, int64_t w_stride) {
+    const int64_t size = region_.size();
+    const int64_t peel = std::min<int64_t>(region_.peel(), size);
+    w_ = w, w_stride_ = w_stride, outs_ = outs;
+    const auto sums = static_cast<size_t>(region_.rows() * outs);
+    first_.assign(sums, 0.0F);
+    total_.resize(sums);
+    joined_.resize(sums);
+    if (peel > 0) TailOf(region_, w, w_stride, outs, 0, peel, order_.product, first_.data());
+    int64_t k = peel;
+    const float* start = peel > 0 && !order_.peel_last ? first_.data() : nullptr;
+    bool has_total = false;
+    for (size_t i = 0; i < order_.stages.size(); ++i) {
+      const bool last = i + 1 == order_.stages.size();
+      const StageStart next = last ? StageStart::kZero : order_.stages[i + 1].start;
+      k = Stage(order_.stages[i], k, start, last, next == StageStart::kLanes,
+                has_total ? joined_ : total_);
+      start = nullptr;
+      if (next == StageStart::kLanes) continue;
+      for (size_t j = 0; has_total && j < sums; ++j) total_[j] = total_[j] + joined_[j];
+      has_total = next != StageStart::kTotal;
+      if (next == StageStart::kTotal) {
+        first_total_ = total_;
+        start = first_total_.data();
+      }
+    }
+    TailOf(region_, w, w_stride, outs, k, size, order_.tail_product, total_.data());
+    for (size_t j = 0; order_.peel_last && j < sums; ++j) total_[j] = first_[j] + total_[j];
+    region_.Take(n, outs, total_.data(), outs, /*c_inside=*/false);
+  }
+
+ private:
+  // From element k on; returns the next one.
+  int64_t Stage(const LaneStage& stage, int64_t k, const float* start, bool last, bool keep_lanes,
+                std::vector<float>& sums) {
+    const int64_t turn = int64_t{stage.lanes} * stage.vectors, turns = (region_.size() - k) / turn;
+    const int64_t end = k + turns * turn;
+    const bool from_lanes = stage.start == StageStart::kLanes;
+    const int64_t tail = last && order_.tail_in_lanes ? region_.size() - end : 0;
+    if (keep_lanes) lanes_[1].resize(sums.size() * 16);
+    LaneTileAvx2({.x = region_.x().data() + k,
+                  .w = w_ + k,
+                  .start = start,
+                  .sums = sums.data(),
+                  .x_stride = region_.size(),
+                  .w_stride = w_stride_,
+                  .sums_stride = outs_,
+                  .rows = region_.rows(),
+                  .outs = outs_,
+                  .turns = turns,
+                  .lanes = stage.lanes,
+                  .vectors = stage.vectors,
+                  .accumulators = stage.accumulators,
+                  .accumulators_in_sequence = stage.join_accumulators == Joining::kSequence,
+                  .fused = order_.product == ProductKind::kFused,
+                  .quarters = stage.join_lanes == Joining::kQuarters,
+                  .tail = tail,
+                  .start_lanes = from_lanes ? lanes_[0].data() : nullptr,
+                  .joined_lanes = keep_lanes ? lanes_[1].data() : nullptr});
+    lanes_[0].swap(lanes_[1]);
+    return end + tail;
+  }
+
+  const LaneOrder& order_;
+  Region& region_;
+  const float* w_ = nullptr;
+  int64_t w_stride_ = 0, outs_ = 0;
+  std::vector<float> first_, total_, joined_, first_total_;  // [rows, outs]
+  std::vector<float> lanes_[2];  // [rows, outs, 16]: where a stage starts, and where it ended
+};
+
 void RunLanes(const LaneOrder& order, Region& region) {
-  const int64_t size = region.size(), rows = region.rows();
-  const int64_t peel = std::min<int64_t>(region.peel(), size);
-  const int64_t tile_outs = std::clamp<int64_t>(kTileFloats / std::max<int64_t>(size, 1), 4, 64);
-  std::vector<float> buffer, start, total, joined;
+  const int64_t tile_outs =
+      std::clamp<int64_t>(kTileFloats / std::max<int64_t>(region.size(), 1), 4, 64);
+  LaneRun run(order, region);
+  std::vector<float> buffer;
   for (int64_t n = region.out_begin(); n < region.out_end(); n += tile_outs) {
     const int64_t outs = std::min(tile_outs, region.out_end() - n);
     int64_t stride = 0;
     const float* w = region.Rows(n, outs, buffer, stride);
-    start.assign(static_cast<size_t>(rows * outs), 0.0F);
-    total.resize(start.size());
-    joined.resize(start.size());
-    if (peel > 0) TailOf(region, w, stride, outs, 0, peel, order.product, start.data());
-    int64_t k = peel;
-    for (size_t i = 0; i < order.stages.size(); ++i) {
-      const LaneStage& stage = order.stages[i];
-      const int64_t turn = int64_t{stage.lanes} * stage.vectors, turns = (size - k) / turn;
-      if (i > 0 && turns == 0) {
-        for (float& sum : total) sum = sum + 0.0F;  // the joined zeros
-        continue;
-      }
-      LaneTileAvx2({.x = region.x().data() + k,
-                    .w = w + k,
-                    .start = i == 0 && peel > 0 ? start.data() : nullptr,
-                    .sums = i == 0 ? total.data() : joined.data(),
-                    .x_stride = size,
-                    .w_stride = stride,
-                    .sums_stride = outs,
-                    .rows = rows,
-                    .outs = outs,
-                    .turns = turns,
-                    .lanes = stage.lanes,
-                    .vectors = stage.vectors,
-                    .accumulators = stage.accumulators,
-                    .accumulators_in_sequence = stage.join_accumulators == Joining::kSequence,
-                    .fused = order.product == ProductKind::kFused});
-      k += turns * turn;
-      if (i == 0) continue;
-      for (size_t j = 0; j < total.size(); ++j) total[j] = total[j] + joined[j];
-    }
-    TailOf(region, w, stride, outs, k, size, order.tail_product, total.data());
-    region.Take(n, outs, total.data(), outs, /*c_inside=*/false);
+    run.Run(n, outs, w, stride);
   }
 }
 
@@ -264,9 +315,9 @@ class ChainRun {
         total_[i] = inside && c < outs ? region_.C(i / kChainTileOuts, n + c) : 0.0F;
       }
       bool set = order_.first_set && !inside;
-      const int64_t block = BlockSize(order_, region_.size());
-      for (int64_t k = 0; k < region_.size(); k += block) {
-        Block(n, outs, k, std::min(block, region_.size() - k));
+      for (int64_t k = 0, end = 0; k < region_.size(); k = end) {
+        end = BlockEnd(order_, region_.size(), k);
+        Block(n, outs, k, end - k);
         const bool replace = set || order_.start_in_chain;
         for (size_t i = 0; i < total_.size(); ++i) {
           total_[i] = replace ? partial_[i] : total_[i] + partial_[i];
@@ -281,10 +332,10 @@ class ChainRun {
   // element_[k]: which element is the k-th of the chain. x is put into that order.
   void SetOrder() {
     if (order_.group.empty() && !order_.tail_descending) return;
-    const int64_t size = region_.size(), block = BlockSize(order_, size);
+    const int64_t size = region_.size();
     element_.resize(static_cast<size_t>(size));
-    for (int64_t begin = 0; begin < size; begin += block) {
-      const int64_t end = std::min(begin + block, size);
+    for (int64_t begin = 0, end = 0; begin < size; begin = end) {
+      end = BlockEnd(order_, size, begin);
       int64_t k = begin;
       if (!order_.group.empty()) {
         for (; k + group_ <= end; k += group_) {

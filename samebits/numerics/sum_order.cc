@@ -23,10 +23,14 @@ float Step(const std::vector<int32_t>& step, ProductKind kind, const float* x, c
   if (step.size() == 1) return Joined(kind, x[step[0]], w[step[0]], sum);
   std::array<float, 32> stack{};
   size_t depth = 0;
-  for (int32_t item : step) {
+  for (size_t i = 0; i < step.size(); ++i) {
+    const int32_t item = step[i];
     if (item == kJoin) {
       --depth;
       stack.at(depth - 1) = stack.at(depth - 1) + stack.at(depth);
+    } else if (i + 1 < step.size() && step[i + 1] == kJoin) {  // on the right
+      stack.at(depth - 1) = Joined(kind, x[item], w[item], stack.at(depth - 1));
+      ++i;
     } else {
       stack.at(depth++) = x[item] * w[item];
     }
@@ -62,12 +66,12 @@ float DotChain(const ChainOrder& order, int64_t size, const float* x, const floa
                float c) {
   float total = has_c ? c : 0.0F;
   bool set = order.first_set && !has_c;
-  const int64_t block = BlockSize(order, size);
-  for (int64_t k = 0; k < size; k += block) {
+  for (int64_t k = 0, end = 0; k < size; k = end) {
+    end = BlockEnd(order, size, k);
     float s = order.start_in_chain ? total : 0.0F;
     {
       const FlushDenormals flush(order.flush);
-      s = ChainBlock(order, std::min(block, size - k), x + k, w + k, s);
+      s = ChainBlock(order, end - k, x + k, w + k, s);
     }
     total = set || order.start_in_chain ? s : total + s;
     set = false;
@@ -80,6 +84,10 @@ float JoinAll(float* v, int32_t n, Joining joining) {
     for (int32_t i = 1; i < n; ++i) v[0] = v[0] + v[i];
     return v[0];
   }
+  if (joining == Joining::kQuarters) {
+    for (int32_t i = 4; i < n; ++i) v[i % 4] = v[i % 4] + v[i];
+    return (v[0] + v[1]) + (v[2] + v[3]);
+  }
   for (int32_t d = n / 2; d >= 1; d /= 2) {
     for (int32_t i = 0; i < d; ++i) v[i] = v[i] + v[i + d];
   }
@@ -88,24 +96,28 @@ float JoinAll(float* v, int32_t n, Joining joining) {
 
 using StageLanes = std::array<std::array<float, kMaxAccumulators>, kMaxLanes>;  // [lane][accum.]
 
-float JoinStage(const LaneStage& stage, StageLanes& lanes) {
+// The accumulators, lane by lane.
+std::array<float, kMaxLanes> JoinStage(const LaneStage& stage, StageLanes& lanes) {
   std::array<float, kMaxLanes> joined{};
   for (int32_t l = 0; l < stage.lanes; ++l) {
     joined.at(l) = JoinAll(lanes.at(l).data(), stage.accumulators, stage.join_accumulators);
   }
-  return JoinAll(joined.data(), stage.lanes, stage.join_lanes);
+  return joined;
 }
 
 float DotLanes(const LaneOrder& order, int64_t size, const float* x, const float* w, bool has_c,
                float c, int32_t peel) {
-  float start = 0.0F, total = 0.0F;
+  float first = 0.0F, total = 0.0F;
   int64_t k = 0;
-  for (; k < std::min<int64_t>(peel, size); ++k) start = Joined(order.product, x[k], w[k], start);
+  for (; k < std::min<int64_t>(peel, size); ++k) first = Joined(order.product, x[k], w[k], first);
   StageLanes lanes;
+  std::array<float, kMaxLanes> start{};
+  if (!order.peel_last) start[0] = first;
+  bool has_total = false;
   for (size_t i = 0; i < order.stages.size(); ++i) {
     const LaneStage& stage = order.stages[i];
     for (auto& lane : lanes) lane.fill(0.0F);
-    if (i == 0) lanes[0][0] = start;
+    for (int32_t l = 0; l < stage.lanes; ++l) lanes.at(l)[0] = start.at(l);
     const int64_t turn = int64_t{stage.lanes} * stage.vectors;
     for (; k + turn <= size; k += turn) {
       for (int32_t v = 0; v < stage.vectors; ++v) {
@@ -116,13 +128,27 @@ float DotLanes(const LaneOrder& order, int64_t size, const float* x, const float
         }
       }
     }
-    if (order.tail_in_lane_0 && i + 1 == order.stages.size()) {
-      for (; k < size; ++k) lanes[0][0] = Joined(order.tail_product, x[k], w[k], lanes[0][0]);
+    const bool last = i + 1 == order.stages.size();
+    if (last && (order.tail_in_lane_0 || order.tail_in_lanes)) {
+      for (const int64_t tail = k; k < size; ++k) {
+        float& lane = lanes.at(order.tail_in_lanes ? (k - tail) % stage.lanes : 0)[0];
+        lane = Joined(order.tail_product, x[k], w[k], lane);
+      }
     }
-    const float joined = JoinStage(stage, lanes);
-    total = i == 0 ? joined : total + joined;
+    std::array<float, kMaxLanes> joined = JoinStage(stage, lanes);
+    const StageStart next = last ? StageStart::kZero : order.stages[i + 1].start;
+    if (next == StageStart::kLanes) {
+      start = joined;
+      continue;
+    }
+    const float sum = JoinAll(joined.data(), stage.lanes, stage.join_lanes);
+    total = has_total ? total + sum : sum;
+    has_total = next != StageStart::kTotal;
+    start.fill(0.0F);
+    if (next == StageStart::kTotal) start[0] = total;
   }
   for (; k < size; ++k) total = Joined(order.tail_product, x[k], w[k], total);
+  if (order.peel_last) total = first + total;
   return has_c ? c + total : total;
 }
 
@@ -151,9 +177,14 @@ float DotTree(const TreeOrder& order, const float* x, const float* w, bool has_c
 
 }  // namespace
 
-int64_t BlockSize(const ChainOrder& order, int64_t size) {
-  if (order.block == 0 || size <= order.block) return std::max<int64_t>(size, 1);
-  return size < order.halve_below ? size / 2 : order.block;
+int64_t BlockEnd(const ChainOrder& order, int64_t size, int64_t begin) {
+  if (order.block == 0) return size;
+  const int64_t halved = order.halve == Halving::kRest ? size - begin : size;
+  int64_t block = order.block;
+  if (block < halved && halved < order.halve_below) {
+    block = order.halve == Halving::kDown ? halved / 2 : (halved + 1) / 2;
+  }
+  return std::min(size, begin + block);
 }
 
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,

@@ -33,12 +33,19 @@ struct Peel {
 // Chains: one sum over each block of elements in ascending order, from +0; the blocks' sums are
 // added in order to c (the bias, the old output, or +0):
 //   for each block: s = 0; for k in block: s joined by x[k] w[k]; c = c + s
+enum class Halving : uint8_t {
+  kDown,  // all elements: a block has size / 2
+  kUp,    // all elements: a block has (size + 1) / 2
+  kRest,  // what is left where a block begins: it has (rest + 1) / 2
+};
 struct ChainOrder {
   int64_t block = 0;        // elements of a block; 0: all elements are one block
-  int64_t halve_below = 0;  // with block < size < halve_below a block has size / 2 elements
+  int64_t halve_below = 0;  // more than a block but fewer elements than this are halved
+  Halving halve = Halving::kDown;
   // Steps of a group of elements, where a step is a sum tree in postfix form (element of the group,
   // or kJoin: the two before are added). A step of one element is a product joining the sum; any
   // other adds rounded products to each other and their total to the sum. Empty: one by one.
+  // Inside a step too a single element on the right joins the sum on its left as `product` says.
   // {{1}, {0}} is VDPBF16PS; {{0, 2, kJoin, 1, 3, kJoin, kJoin}} adds ((p0 + p2) + (p1 + p3)).
   std::vector<std::vector<int32_t>> group;
   bool tail_descending = false;  // elements of an incomplete last group, last one first
@@ -57,6 +64,13 @@ constexpr int32_t kJoin = -1;
 enum class Joining : uint8_t {
   kHalves,    // for d = n/2, n/4 .. 1: v[i] = v[i] + v[i + d]
   kSequence,  // ((v[0] + v[1]) + v[2]) + ...
+  kQuarters,  // lanes only: v[i] = ((v[i] + v[i + 4]) + v[i + 8]) + ..; (v[0] + v[1]) + (v[2] +
+              // v[3])
+};
+enum class StageStart : uint8_t {
+  kZero,   // all lanes start at +0
+  kLanes,  // accumulator 0 starts where the stage before ended, lane by lane: those are not joined
+  kTotal,  // lane 0 of accumulator 0 starts at the total so far, which nothing is added to
 };
 struct LaneStage {
   int32_t lanes = 8;
@@ -64,12 +78,15 @@ struct LaneStage {
   int32_t accumulators = 1;  // divides vectors
   Joining join_accumulators = Joining::kHalves;
   Joining join_lanes = Joining::kHalves;
+  StageStart start = StageStart::kZero;  // of the first stage: kZero
   bool operator==(const LaneStage&) const = default;
 };
 struct LaneOrder {
   Peel peel;  // their sum is where lane 0 of accumulator 0 of the first stage starts
   std::vector<LaneStage> stages;
   bool tail_in_lane_0 = false;  // what is left joins lane 0 of the last stage before its joins
+  bool tail_in_lanes = false;   // its element j joins lane j mod lanes there; not both
+  bool peel_last = false;       // the peel's sum is no start: the total is added to it
   ProductKind product = ProductKind::kFused;
   ProductKind tail_product = ProductKind::kFused;
   bool operator==(const LaneOrder&) const = default;
@@ -90,8 +107,8 @@ using SumOrder = std::variant<ChainOrder, LaneOrder, TreeOrder>;
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,
           int32_t peel);
 
-// The size of ChainOrder's blocks for `size` elements, at least 1.
-int64_t BlockSize(const ChainOrder& order, int64_t size);
+// Where the block of `size` elements that begins at `begin` < size ends.
+int64_t BlockEnd(const ChainOrder& order, int64_t size, int64_t begin);
 
 // Throws Error(kBadInput) that starts with `place`.
 SumOrder ReadSumOrder(const Json& json, const std::string& place);
