@@ -88,6 +88,19 @@ WIDE_ROW_RULE = SumRule(
     "first",
 )
 WIDE_SMALL_RULE = _one(_WIDE_SMALL, "first")
+_NARROW_ROWS = 15
+# Few rows of one to three outputs: even rows have two accumulators.
+WIDE_NARROW_RULE = SumRule(
+    tuple(
+        OrderClass(
+            _WIDE_ODD if row % 2 else _WIDE_EVEN,
+            row_begin=row,
+            row_end=row + 1 if row + 1 < _NARROW_ROWS else None,
+        )
+        for row in range(_NARROW_ROWS)
+    ),
+    "first",
+)
 WIDE_BLOCKED_RULE = _one(WIDE_BLOCKED, "first")
 WIDE_BLOCKED_REST_RULE = _one(WIDE_BLOCKED_REST, "first")
 WIDE_AXPY_RULE = _one(_WIDE_AXPY, "first")
@@ -127,22 +140,16 @@ def _ordered(wide: list[SumRule], others: list[SumRule]) -> list[SumRule]:
     return [*wide, *others] if _wide_cpu() else [*others, *wide]
 
 
-def _wide_narrow_rule(rows: int) -> SumRule:
-    """For one to three outputs a row."""
-    classes = [
-        OrderClass(_WIDE_ODD if row % 2 else _WIDE_EVEN, row_begin=row, row_end=row + 1)
-        for row in range(rows)
-    ]
-    return SumRule(tuple(classes), "first")
-
-
 def _wide_column_rule(rows: int) -> SumRule:
     """The matrix-vector product where there is one output a row: the matrix is x."""
     complete = rows // 4 * 4
+    if complete == rows:
+        return _one(_WIDE_ROW, "first")
     classes = [OrderClass(_WIDE_ROW, row_end=complete)] if complete else []
     for at in range(complete, rows):
         order = _WIDE_LAST if at - complete == 1 else _WIDE_LAST_2
-        classes.append(OrderClass(order, row_begin=at, row_end=at + 1))
+        end = at + 1 if at + 1 < rows else None
+        classes.append(OrderClass(order, row_begin=at, row_end=end))
     return SumRule(tuple(classes), "first")
 
 
@@ -150,8 +157,8 @@ def _wide_product_rules(rows: int, outs: int) -> list[SumRule]:
     if rows == 1:
         return [WIDE_ROW_RULE, WIDE_SMALL_RULE]
     few = [_wide_column_rule(rows)] if outs == 1 else []
-    if outs <= 3 and rows <= 15:
-        few.append(_wide_narrow_rule(rows))
+    if outs <= 3 and rows <= _NARROW_ROWS:
+        few.append(WIDE_NARROW_RULE)
     small = [WIDE_SMALL_RULE] if rows <= 15 else []
     return [*few, *small, WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
 
