@@ -5,7 +5,10 @@ Where each was seen: docs/numerics/torch-linear.md.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from samebits.block_scan import Blocks
 from samebits.orders import ChainOrder, LaneOrder, LaneStage, Peel, SumOrder
@@ -19,6 +22,21 @@ PARTIAL_4 = LaneOrder((LaneStage(4, 1, 1, sequence_lanes=True),), tail="lane0")
 PLAIN = ChainOrder(fused=False)
 # MKL's blocked kernel.
 BLOCKED = ChainOrder(block=192, halve_below=384)
+
+
+# The same library's kernels for Intel CPUs with AVX-512: blocks of 384, where either all elements
+# or those that are left are halved; 16 lanes.
+WIDE_BLOCKED = ChainOrder(block=384, halve_below=768, halve="up")
+WIDE_BLOCKED_REST = ChainOrder(block=384, halve_below=768, halve="rest")
+_WIDE = LaneStage(16, 1, 1)
+_WIDE_2 = (LaneStage(16, 2, 2), LaneStage(16, 1, 1, start="lanes"))
+_WIDE_SMALL = LaneOrder((LaneStage(16, 1, 1, quarter_lanes=True),), tail="lanes")
+_WIDE_EVEN = LaneOrder(_WIDE_2, tail="lanes")
+_WIDE_ODD = LaneOrder((_WIDE,), tail="lanes")
+_WIDE_ROW = LaneOrder((_WIDE, LaneStage(16, 1, 1, start="total")), peel=Peel(count=1), tail="lanes")
+_WIDE_LAST = LaneOrder((_WIDE,), peel=Peel(count=1), tail="lanes", peel_last=True)
+_WIDE_LAST_2 = LaneOrder(_WIDE_2, peel=Peel(count=1), tail="lanes", peel_last=True)
+_WIDE_AXPY = ChainOrder(group=(6, 4, (7, 5), ((2, 0), (3, 1))), start_in_chain=True)
 
 
 def pairs(block: int, part: int = 0) -> ChainOrder:
@@ -99,6 +117,34 @@ def packed_rules(found: Blocks) -> list[SumRule]:
     return [_one(tiles(found, start_in_chain=True), "first")]
 
 
+WIDE_ROW_RULE = SumRule(
+    (
+        OrderClass(_WIDE_ROW, Columns("complete", 4)),
+        OrderClass(_WIDE_LAST_2, Columns("rest", 4, at=0)),
+        OrderClass(_WIDE_LAST, Columns("rest", 4, at=1)),
+        OrderClass(_WIDE_LAST_2, Columns("rest", 4, at=2)),
+    ),
+    "first",
+)
+WIDE_SMALL_RULE = _one(_WIDE_SMALL, "first")
+_NARROW_ROWS = 15
+# Few rows of one to three outputs: even rows have two accumulators.
+WIDE_NARROW_RULE = SumRule(
+    tuple(
+        OrderClass(
+            _WIDE_ODD if row % 2 else _WIDE_EVEN,
+            row_begin=row,
+            row_end=row + 1 if row + 1 < _NARROW_ROWS else None,
+        )
+        for row in range(_NARROW_ROWS)
+    ),
+    "first",
+)
+WIDE_BLOCKED_RULE = _one(WIDE_BLOCKED, "first")
+WIDE_BLOCKED_REST_RULE = _one(WIDE_BLOCKED_REST, "first")
+WIDE_AXPY_RULE = _one(_WIDE_AXPY, "first")
+
+
 def _cut(row: int, rest: tuple[OrderClass, ...]) -> SumRule:
     first = OrderClass(BLOCKED, row_end=row)
     last = [OrderClass(c.order, c.columns, row_begin=row) for c in rest]
@@ -119,10 +165,51 @@ def _pair_rules() -> Iterator[SumRule]:
     yield _one(pairs(1024))
 
 
-def product_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
+@functools.cache
+def _wide_cpu() -> bool:
+    """Whether MKL is likely to take its kernels for AVX-512: it asks who made the CPU."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "GenuineIntel" in text and re.search(r"\bavx512vl\b", text) is not None
+
+
+def _ordered(wide: list[SumRule], others: list[SumRule]) -> list[SumRule]:
+    return [*wide, *others] if _wide_cpu() else [*others, *wide]
+
+
+def _wide_column_rule(rows: int) -> SumRule:
+    """The matrix-vector product where there is one output a row: the matrix is x."""
+    complete = rows // 4 * 4
+    if complete == rows:
+        return _one(_WIDE_ROW, "first")
+    classes = [OrderClass(_WIDE_ROW, row_end=complete)] if complete else []
+    for at in range(complete, rows):
+        order = _WIDE_LAST if at - complete == 1 else _WIDE_LAST_2
+        end = at + 1 if at + 1 < rows else None
+        classes.append(OrderClass(order, row_begin=at, row_end=end))
+    return SumRule(tuple(classes), "first")
+
+
+def _wide_product_rules(rows: int, outs: int) -> list[SumRule]:
+    if rows == 1:
+        return [WIDE_ROW_RULE, WIDE_SMALL_RULE]
+    few = [_wide_column_rule(rows)] if outs == 1 else []
+    if outs <= 3 and rows <= _NARROW_ROWS:
+        few.append(WIDE_NARROW_RULE)
+    small = [WIDE_SMALL_RULE] if rows <= 15 else []
+    return [*few, *small, WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
+
+
+def product_rules(dtype: str, rows: int, threads: int, outs: int) -> list[SumRule]:
     """For linear layers and q k^T, the likeliest first."""
     if dtype != "float32":
         return [LANES_RULE, TILES_RULE, *_pair_rules(), PLAIN_RULE, PARTIAL_4_RULE]
+    return _ordered(_wide_product_rules(rows, outs), _narrow_product_rules(rows, threads))
+
+
+def _narrow_product_rules(rows: int, threads: int) -> list[SumRule]:
     cut = _cut_row(rows, threads)
     rules = [_cut(cut, _SMALL)] if cut else []
     likely = [ROW_RULE] if rows == 1 else [SMALL_RULE] if rows <= 3 else [BLOCKED_RULE]
@@ -136,7 +223,12 @@ def context_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
     cut = _cut_row(rows, threads)
     rules = [_cut(cut, (OrderClass(PLAIN),))] if cut else []
     likely = [PLAIN_RULE] if rows <= 3 else [BLOCKED_RULE]
-    return [*likely, *rules, BLOCKED_RULE, PLAIN_RULE]
+    return _ordered(_wide_context_rules(rows), [*likely, *rules, BLOCKED_RULE, PLAIN_RULE])
+
+
+def _wide_context_rules(rows: int) -> list[SumRule]:
+    few = [WIDE_AXPY_RULE] if rows == 1 else []
+    return [*few, WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
 
 
 _EIGHTS = ChainOrder(group=(0, 1, 2, 3, (((4, 5), 6), 7)), start_in_chain=True, fused=False)
@@ -172,7 +264,8 @@ def sdpa_score_rules(dtype: str, rows: int, keys: int) -> list[SumRule]:
     if dtype == "float32":
         column = [_column_rule(rows)] if rows > 1 and keys == 1 else []
         likely = [SMALL_RULE] if few else [ROW_RULE] if rows == 1 else [BLOCKED_RULE]
-        return [*column, *likely, ROW_RULE, SMALL_RULE, BLOCKED_RULE]
+        narrow = [*column, *likely, ROW_RULE, SMALL_RULE, BLOCKED_RULE]
+        return _ordered(_wide_product_rules(rows, keys), narrow)
     if dtype == "float16":
         return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
     likely = [SMALL_RULE] if few and keys > 1 else []
@@ -180,8 +273,12 @@ def sdpa_score_rules(dtype: str, rows: int, keys: int) -> list[SumRule]:
     return [*likely, SSE_RULE, SMALL_RULE, BLOCKED_RULE, *with_bfloat16]
 
 
-def sdpa_context_rules(dtype: str) -> list[SumRule]:
+def sdpa_context_rules(dtype: str, rows: int) -> list[SumRule]:
     """For one block of p v inside the fused attention kernel."""
-    if dtype != "bfloat16":
+    if dtype == "float32":
+        likely = [BLOCKED_RULE] if rows > 3 else []
+        narrow = [*likely, FEW_ROWS_RULE, BLOCKED_RULE]
+        return _ordered(_wide_context_rules(rows), narrow)
+    if dtype == "float16":
         return [FEW_ROWS_RULE, BLOCKED_RULE]
     return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE, PAIRS_8_RULE, TILES_IN_CHAIN_RULE]

@@ -7,7 +7,7 @@ x [M, K] and w [N, K] and returns the fp32 sums [M, N].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -49,21 +49,31 @@ class ChainOrder:
 
     block: int = 0
     halve_below: int = 0
+    halve: str = "down"  # "down", "up" or "rest": see block_ends()
     part: int = 0  # elements: blocks are added to each other in parts first
     group: tuple[Step, ...] = ()
-    tile: int = (
-        0  # elements: a sum of the even and one of the odd ones, joined, added to the block's
-    )
+    tile: int = 0  # elements: one sum of the even and one of the odd ones, which join the block's
     tail_descending: bool = False
     start_in_chain: bool = False
     first_set: bool = False
     flush: bool = False
     fused: bool = True
 
-    def block_size(self, size: int) -> int:
-        if self.block == 0 or size <= self.block:
-            return max(size, 1)
-        return size // 2 if size < self.halve_below else self.block
+    def _block_at(self, size: int, done: int) -> int:
+        rest = size - done
+        if self.block == 0 or rest <= 0:
+            return max(rest, 1)
+        total = rest if self.halve == "rest" else size
+        if self.block < total < self.halve_below:
+            return total // 2 if self.halve == "down" else (total + 1) // 2
+        return self.block
+
+    def block_ends(self, size: int) -> Iterator[int]:
+        """Where the blocks end. Halved are ``size`` elements, or (``rest``) those that are left."""
+        end = 0
+        while end < size:
+            end = min(size, end + self._block_at(size, end))
+            yield end
 
     def to_json(self) -> Json:
         json: Json = {"family": "chain", "product": "fused" if self.fused else "rounded"}
@@ -71,6 +81,8 @@ class ChainOrder:
             json["block"] = self.block
         if self.halve_below:
             json["halve_below"] = self.halve_below
+        if self.halve != "down":
+            json["halve"] = self.halve
         if self.part:
             json["part"] = self.part
         if self.group:
@@ -97,17 +109,21 @@ class LaneStage:
     accumulators: int = 1
     sequence_accumulators: bool = False  # otherwise joined by halves
     sequence_lanes: bool = False
+    quarter_lanes: bool = False  # fours of lanes in sequence, then neighbours
     lane_distances: tuple[int, ...] = ()  # joined in these steps: v[i] + v[i xor distance]
+    start: str = "zero"  # or "lanes", "total": what the stage before has, lane by lane or joined
 
     def to_json(self) -> Json:
         words = ("halves", "sequence")
-        distances = list(self.lane_distances)
+        start = {} if self.start == "zero" else {"start": self.start}
+        join_lanes = "quarters" if self.quarter_lanes else words[self.sequence_lanes]
         return {
             "lanes": self.lanes,
             "vectors": self.vectors,
             "accumulators": self.accumulators,
             "join_accumulators": words[self.sequence_accumulators],
-            "join_lanes": distances or words[self.sequence_lanes],
+            "join_lanes": list(self.lane_distances) or join_lanes,
+            **start,
         }
 
     @staticmethod
@@ -119,7 +135,9 @@ class LaneStage:
             accumulators=json["accumulators"],
             sequence_accumulators=json.get("join_accumulators") == "sequence",
             sequence_lanes=join_lanes == "sequence",
+            quarter_lanes=join_lanes == "quarters",
             lane_distances=tuple(join_lanes) if isinstance(join_lanes, list) else (),
+            start=json.get("start", "zero"),
         )
 
 
@@ -132,24 +150,24 @@ class LaneOrder:
     tail: str = "sequence"  # or "lane0", "lanes"
     fused: bool = True
     tail_fused: bool = True
+    peel_last: bool = False
     pairs: bool = False  # of two neighbours in a vector the odd one comes first
-    flush: bool = False  # in joining products
+    flush: bool = False  # where products join
 
     def to_json(self) -> Json:
         words = ("rounded", "fused")
-        json: Json = {
+        joins = {"peel_joins": "last"} if self.peel_last else {}
+        flags = {name: True for name in ("pairs", "flush") if getattr(self, name)}
+        return {
             "family": "lanes",
             "peel": self.peel.to_json(),
+            **joins,
             "stages": [stage.to_json() for stage in self.stages],
             "tail": self.tail,
             "product": words[self.fused],
             "tail_product": words[self.tail_fused],
+            **flags,
         }
-        if self.pairs:
-            json["pairs"] = True
-        if self.flush:
-            json["flush"] = True
-        return json
 
 
 @dataclass(frozen=True)
@@ -182,6 +200,7 @@ def order_from_json(json: Json) -> SumOrder:
         return ChainOrder(
             block=json.get("block", 0),
             halve_below=json.get("halve_below", 0),
+            halve=json.get("halve", "down"),
             part=json.get("part", 0),
             group=_tuples(json.get("group", [])),
             tile=json.get("tile", 0),
@@ -197,10 +216,11 @@ def order_from_json(json: Json) -> SumOrder:
             stages=stages,
             peel=Peel.from_json(json.get("peel", 0)),
             tail=json.get("tail", "sequence"),
-            fused=fused,
-            tail_fused=json.get("tail_product", json.get("product", "fused")) == "fused",
+            peel_last=json.get("peel_joins") == "last",
             pairs=json.get("pairs", False),
             flush=json.get("flush", False),
+            fused=fused,
+            tail_fused=json.get("tail_product", json.get("product", "fused")) == "fused",
         )
     if json["family"] == "tree":
         return TreeOrder(tuple(json["tree"]), fused)
@@ -290,12 +310,15 @@ def _tiles(rows: int, outs: int, per_output: int) -> Sequence[slice]:
     return [slice(n, min(n + count, outs)) for n in range(0, outs, count)]
 
 
-def _step_value(step: Step, x: Floats, w: Floats, at: int) -> Floats:
-    """The sum of rounded products of a step with two elements or more."""
+def _step_value(step: Step, x: Floats, w: Floats, at: int, join: Join) -> Floats:
+    """The sum of a step with two elements or more: a product on the right joins what is left."""
     if isinstance(step, tuple):
-        left = _step_value(step[0], x, w, at)
-        return left + _step_value(step[1], x, w, at)
-    return x[:, at + step] * w[:, at + step]
+        left = _step_value(step[0], x, w, at, join)
+        if isinstance(step[1], int):
+            return join(left, x[:, at + step[1]], w[:, at + step[1]])
+        return left + _step_value(step[1], x, w, at, join)
+    product: Floats = x[:, at + step] * w[:, at + step]
+    return product
 
 
 def _elements(step: Step) -> int:
@@ -328,7 +351,7 @@ def _chain_block(
         while done + group <= size:
             for step in order.group:
                 if isinstance(step, tuple):
-                    total = total + _step_value(step, x, w, done)
+                    total = total + _step_value(step, x, w, done, join)
                 else:
                     total = join(total, x[:, done + step], w[:, done + step])
             done += group
@@ -346,8 +369,6 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
     rows, size = x.shape
     outs = w.shape[0]
     result = np.empty((rows, outs), np.float32)
-    block = order.block_size(size)
-    part_size = order.part or block
     columns = np.ascontiguousarray(w.T)  # [K, N]
     tall = np.ascontiguousarray(x.T)  # [K, M]
     for part in _tiles(rows, outs, 1):
@@ -357,12 +378,13 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
         zero = np.zeros((rows, w_k.shape[2]), np.float32)
         total = of_part = zero if c is None else c[:, part]
         keep = order.first_set and c is None
-        for k in range(0, size, block):
-            end = min(k + block, size)
+        k = 0
+        for end in order.block_ends(size):
             start = (total if order.start_in_chain else zero).copy()
             sums = _chain_block(order, x_k[:, k:end], w_k[:, k:end], start, join, add)
-            of_part = sums if k % part_size == 0 else of_part + sums
-            if (k + block) % part_size and end < size:
+            of_part = of_part + sums if order.part and k % order.part else sums
+            k = end
+            if order.part and end % order.part and end < size:
                 continue
             total = of_part if keep or order.start_in_chain else total + of_part
             keep = False
@@ -370,34 +392,46 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
     return result
 
 
-def _join_all(values: Floats, sequence: bool, distances: tuple[int, ...] = ()) -> Floats:
-    """Joins the last axis."""
-    if distances:
-        lanes = np.arange(values.shape[-1])
-        for distance in distances:
-            values = values + values[..., lanes ^ distance]
-        return values[..., 0]
-    if sequence:
-        total = values[..., 0]
-        for i in range(1, values.shape[-1]):
-            total = total + values[..., i]
-        return total
+def _join_sequence(values: Floats) -> Floats:
+    total = values[..., 0]
+    for i in range(1, values.shape[-1]):
+        total = total + values[..., i]
+    return total
+
+
+def _join_halves(values: Floats) -> Floats:
     while values.shape[-1] > 1:
         half = values.shape[-1] // 2
         values = values[..., :half] + values[..., half:]
     return values[..., 0]
 
 
+def _join_lanes(stage: LaneStage, lanes: Floats) -> Floats:
+    """Joins the last axis."""
+    if stage.lane_distances:
+        lane = np.arange(lanes.shape[-1])
+        for distance in stage.lane_distances:
+            lanes = lanes + lanes[..., lane ^ distance]
+        return lanes[..., 0]
+    if stage.quarter_lanes:
+        fours = lanes.reshape(*lanes.shape[:-1], -1, 4).swapaxes(-1, -2)
+        four = _join_sequence(fours)
+        return (four[..., 0] + four[..., 1]) + (four[..., 2] + four[..., 3])
+    return _join_sequence(lanes) if stage.sequence_lanes else _join_halves(lanes)
+
+
 def _stage(
-    stage: LaneStage, x: Floats, w: Floats, k: int, start: Floats | None, join: Join
+    stage: LaneStage, x: Floats, w: Floats, k: int, start: Floats, join: Join
 ) -> tuple[Floats, int]:
-    """Accumulators [M, N, accumulators, lanes] after all complete turns, and the next element."""
+    """Accumulators [M, N, accumulators, lanes] after all complete turns, and the next element.
+
+    ``start`` [M, N, some lanes] is where the first lanes of accumulator 0 start.
+    """
     rows, size = x.shape
     outs = w.shape[0]
     turn = stage.lanes * stage.vectors
     lanes = np.zeros((rows, outs, stage.accumulators, stage.lanes), np.float32)
-    if start is not None:
-        lanes[:, :, 0, 0] = start
+    lanes[:, :, 0, : start.shape[-1]] = start
     per_pass = stage.accumulators * stage.lanes
     while k + turn <= size:
         for v in range(0, turn, per_pass):
@@ -409,18 +443,19 @@ def _stage(
     return lanes, k
 
 
-def _padded(order: LaneOrder, values: Floats) -> Floats:
-    """Rows with zeros behind them up to a whole turn of the last stage, and pairs apart: vector 0
-    of a turn then holds the odd elements, vector 1 the even ones."""
-    rows, size = values.shape
-    last = order.stages[-1]
-    if order.tail == "lanes":
-        values = np.pad(values, ((0, 0), (0, -size % (last.lanes * last.vectors))))
-    if order.pairs:
-        whole = values.shape[1] // (2 * last.lanes) * 2 * last.lanes
-        apart = values[:, :whole].reshape(rows, -1, last.lanes, 2)[..., ::-1].swapaxes(2, 3)
-        values = np.concatenate([apart.reshape(rows, whole), values[:, whole:]], axis=1)
-    return values
+def _join_accumulators(stage: LaneStage, lanes: Floats) -> Floats:
+    last = lanes.swapaxes(2, 3)
+    return _join_sequence(last) if stage.sequence_accumulators else _join_halves(last)
+
+
+def _apart(order: LaneOrder, values: Floats) -> Floats:
+    """Of rows with pairs: vector 0 of a turn gets the odd elements, vector 1 the even ones."""
+    if not order.pairs:
+        return values
+    lanes = order.stages[-1].lanes
+    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % (2 * lanes))))
+    turns = padded.reshape(values.shape[0], -1, lanes, 2)[..., ::-1]
+    return np.ascontiguousarray(turns.swapaxes(2, 3).reshape(padded.shape))
 
 
 def _lanes(
@@ -428,34 +463,53 @@ def _lanes(
 ) -> Floats:
     if order.flush:
         x, w = flushed(x), flushed(w)
-    x, w = _padded(order, x), _padded(order, w)
-    join = _join(order.fused, exact, order.flush)
+    x, w = _apart(order, x), _apart(order, w)
     tail = _join(order.tail_fused, exact, order.flush)
     rows, size = x.shape
     result = np.empty((rows, w.shape[0]), np.float32)
     widest = max(stage.lanes * stage.accumulators for stage in order.stages)
     for part in _tiles(rows, w.shape[0], widest):
+        join = _join(order.fused, exact, order.flush)
         w_part = w[part]
 
         def column(k: int, w_part: Floats = w_part) -> tuple[Floats, Floats]:
             return x[:, k, None], w_part[None, :, k]
 
-        start = np.zeros((rows, w_part.shape[0]), np.float32)
+        first = np.zeros((rows, w_part.shape[0]), np.float32)
         k = min(peel, size)
         for j in range(k):
-            start = join(start, *column(j))
-        total: Floats = start
+            first = join(first, *column(j))
+        total: Floats | None = None  # of the stages whose lanes are joined
+        start = np.zeros_like(first) if order.peel_last else first
+        starts: Floats = start[..., None]
         for i, stage in enumerate(order.stages):
-            lanes, k = _stage(stage, x, w_part, k, start if i == 0 else None, join)
-            if order.tail == "lane0" and i + 1 == len(order.stages):
-                for j in range(k, size):
-                    lanes[:, :, 0, 0] = tail(lanes[:, :, 0, 0], *column(j))
-                k = size
-            by_lane = _join_all(lanes.swapaxes(2, 3), stage.sequence_accumulators)
-            joined = _join_all(by_lane, stage.sequence_lanes, stage.lane_distances)
-            total = joined if i == 0 else total + joined
+            lanes, k = _stage(stage, x, w_part, k, starts, join)
+            if i + 1 == len(order.stages):
+                if order.tail == "lane0":
+                    for j in range(k, size):
+                        lanes[:, :, 0, 0] = tail(lanes[:, :, 0, 0].copy(), *column(j))
+                    k = size
+                elif order.tail == "lanes":
+                    for place, j in enumerate(range(k, size)):
+                        vector, lane = divmod(place, stage.lanes)
+                        at = vector % stage.accumulators
+                        lanes[:, :, at, lane] = tail(lanes[:, :, at, lane].copy(), *column(j))
+                    k = size
+            joined = _join_accumulators(stage, lanes)
+            follows = order.stages[i + 1].start if i + 1 < len(order.stages) else "zero"
+            if follows == "lanes":
+                starts = joined
+                continue
+            sums = _join_lanes(stage, joined)
+            total = sums if total is None else total + sums
+            starts = np.zeros_like(first)[..., None]
+            if follows == "total":
+                starts, total = total[..., None], None
+        assert total is not None
         for j in range(k, size):
             total = tail(total, *column(j))
+        if order.peel_last:
+            total = first + total
         result[:, part] = total if c is None else c[:, part] + total
     return result
 

@@ -208,8 +208,8 @@ def probe_fused(
         if block.packed:
             known = [known_rules.TILES_RULE, *known]
         yield Entry("sdpa_scores", keys_of, rows, keys, prove(known, checks))
-        known = known_rules.sdpa_context_rules(dtype)
-        likely = [known_rules.BLOCKED_RULE] if rows > 3 else []
+        known = known_rules.sdpa_context_rules(dtype, rows)
+        likely = [known_rules.BLOCKED_RULE] if rows > 3 and dtype != "float32" else []
         if block.packed:
             likely = _blocks_of_context(product, load, dtype, block)
         for accumulate in (False, True):

@@ -75,9 +75,13 @@ def test_chain_of_blocks_and_groups() -> None:
     blocks = ChainOrder(block=4, fused=False)
     first = ((p[0] + p[1]) + p[2]) + p[3]
     assert evaluate(blocks, x, w, np.float32([[0.25]]))[0, 0] == (0.25 + first) + (p[4] + p[5])
-    assert ChainOrder(192, 384).block_size(383) == 191
-    assert ChainOrder(192, 384).block_size(384) == 192
-    assert ChainOrder(192, 384).block_size(192) == 192
+    assert list(ChainOrder(192, 384).block_ends(383)) == [191, 382, 383]
+    assert list(ChainOrder(192, 384).block_ends(384)) == [192, 384]
+    assert list(ChainOrder(192, 384).block_ends(192)) == [192]
+    assert list(ChainOrder(4, 8, "up").block_ends(7)) == [4, 7]
+    assert list(ChainOrder(4, 8, "up").block_ends(13)) == [4, 8, 12, 13]
+    assert list(ChainOrder(4, 8, "rest").block_ends(13)) == [4, 8, 11, 13]
+    assert list(ChainOrder().block_ends(9)) == [9]
 
 
 def test_lanes() -> None:
@@ -90,13 +94,49 @@ def test_lanes() -> None:
     assert evaluate(order, x, w, peel=2)[0, 0] == expected
 
 
+def test_lanes_that_go_on() -> None:
+    generator = np.random.default_rng(9)
+    x, w = cancelling(generator, 1, 1, 12, "float32", exact=False)
+    p = (x * w)[0]
+    rounded = {"peel": Peel(1), "tail_in_lanes": True, "fused": False, "tail_fused": False}
+    stages = (LaneStage(2, 2, 2), LaneStage(2, 1, 1, start="lanes"))
+    order = LaneOrder(stages, peel_last=True, **rounded)
+    lane_0 = (((p[1] + p[5]) + (p[3] + p[7])) + p[9]) + p[11]
+    lane_1 = ((p[2] + p[6]) + (p[4] + p[8])) + p[10]
+    assert evaluate(order, x, w, peel=1)[0, 0] == p[0] + (lane_0 + lane_1)
+    order = LaneOrder((LaneStage(2, 2, 1), LaneStage(4, 1, 1, start="total")), **rounded)
+    total = ((p[0] + p[1]) + p[3]) + (p[2] + p[4])
+    joined = ((total + p[5]) + p[7]) + (p[6] + p[8])
+    seven = evaluate(order, x[:, :7].copy(), w[:, :7].copy(), peel=1)[0, 0]
+    assert seven == (total + p[5]) + p[6]
+    assert joined != seven
+    quarters = LaneOrder((LaneStage(12, 1, 1, quarter_lanes=True),), fused=False)
+    q = [(p[i] + p[i + 4]) + p[i + 8] for i in range(4)]
+    assert evaluate(quarters, x, w)[0, 0] == (q[0] + q[1]) + (q[2] + q[3])
+
+
+def test_pairs_of_a_fused_chain() -> None:
+    generator = np.random.default_rng(10)
+    x, w = cancelling(generator, 1, 1, 4, "float32", exact=False)
+
+    def join(total: np.float32, k: int) -> np.float32:
+        return fma(x[:, k], w[:, k], np.float32([total]))[0]
+
+    p = (x * w)[0]
+    order = ChainOrder(group=(((0, 2), (3, 1)),), start_in_chain=True)
+    expected = np.float32(0.5) + (join(p[0], 2) + join(p[3], 1))
+    assert evaluate(order, x, w, np.float32([[0.5]]))[0, 0] == expected
+
+
 def _rules() -> list[SumRule]:
     found: list[SumRule] = []
     for dtype in ROUNDINGS:
         for rows in (1, 3, 5):
-            found += known_rules.product_rules(dtype, rows, 2)
+            for outs in (1, 3, 40):
+                found += known_rules.product_rules(dtype, rows, 2, outs)
             found += known_rules.context_rules(dtype, rows, 2)
-        found += known_rules.sdpa_score_rules(dtype, 6, 11) + known_rules.sdpa_context_rules(dtype)
+            found += known_rules.sdpa_context_rules(dtype, rows)
+        found += known_rules.sdpa_score_rules(dtype, 6, 11)
     return list(dict.fromkeys(found))
 
 

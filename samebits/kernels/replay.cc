@@ -7,6 +7,7 @@
 #include "samebits/base/error.h"
 #include "samebits/kernels/replay_tiles.h"
 #include "samebits/numerics/element.h"
+#include "samebits/numerics/flush.h"
 
 namespace samebits {
 namespace {
@@ -143,55 +144,161 @@ void TailOf(Region& region, const float* w, int64_t w_stride, int64_t outs, int6
 
 // Whether LaneTile can do it.
 bool FastLanes(const LaneOrder& order) {
-  return order.tail == LaneTail::kSequence && !order.pairs && !order.flush &&
-         std::all_of(order.stages.begin(), order.stages.end(), [](const LaneStage& stage) {
-           return (stage.lanes == 4 || stage.lanes == 8) && stage.join_lanes == Joining::kHalves &&
-                  stage.lane_distances.empty() && stage.accumulators <= kMaxTileAccumulators;
-         });
+  const auto fast = [](const LaneStage& stage) {
+    if (stage.accumulators > kMaxTileAccumulators || !stage.lane_distances.empty()) return false;
+    if (stage.lanes == 16) return stage.join_lanes != Joining::kSequence;
+    return (stage.lanes == 4 || stage.lanes == 8) && stage.join_lanes == Joining::kHalves &&
+           stage.start != StageStart::kLanes;
+  };
+  const LaneStage& last = order.stages.back();
+  const bool in_lanes = order.tail == LaneTail::kLanes;
+  const bool fast_tail =
+      !in_lanes || (last.lanes == 16 && last.vectors == 1 && order.tail_product == order.product);
+  return order.tail != LaneTail::kLane0 && fast_tail && !order.pairs && !order.flush &&
+         std::all_of(order.stages.begin(), order.stages.end(), fast);
 }
 
+// A LaneOrder on one tile of outputs.
+class LaneRun {
+ public:
+  LaneRun(const LaneOrder& order, Region& region) : order_(order), region_(region) {}
+
+  // Outputs n .. n + outs - 1; w: their rows.
+  void Run(int64_t n, int64_t outs, const float* w, int64_t w_stride) {
+    const int64_t size = region_.size();
+    const int64_t peel = std::min<int64_t>(region_.peel(), size);
+    w_ = w, w_stride_ = w_stride, outs_ = outs;
+    const auto sums = static_cast<size_t>(region_.rows() * outs);
+    first_.assign(sums, 0.0F);
+    total_.resize(sums);
+    joined_.resize(sums);
+    if (peel > 0) TailOf(region_, w, w_stride, outs, 0, peel, order_.product, first_.data());
+    int64_t k = peel;
+    const float* start = peel > 0 && !order_.peel_last ? first_.data() : nullptr;
+    bool has_total = false;
+    for (size_t i = 0; i < order_.stages.size(); ++i) {
+      const bool last = i + 1 == order_.stages.size();
+      const StageStart next = last ? StageStart::kZero : order_.stages[i + 1].start;
+      k = Stage(order_.stages[i], k, start, last, next == StageStart::kLanes,
+                has_total ? joined_ : total_);
+      start = nullptr;
+      if (next == StageStart::kLanes) continue;
+      for (size_t j = 0; has_total && j < sums; ++j) total_[j] = total_[j] + joined_[j];
+      has_total = next != StageStart::kTotal;
+      if (next == StageStart::kTotal) {
+        first_total_ = total_;
+        start = first_total_.data();
+      }
+    }
+    TailOf(region_, w, w_stride, outs, k, size, order_.tail_product, total_.data());
+    for (size_t j = 0; order_.peel_last && j < sums; ++j) total_[j] = first_[j] + total_[j];
+    region_.Take(n, outs, total_.data(), outs, /*c_inside=*/false);
+  }
+
+ private:
+  // From element k on; returns the next one.
+  int64_t Stage(const LaneStage& stage, int64_t k, const float* start, bool last, bool keep_lanes,
+                std::vector<float>& sums) {
+    const int64_t turn = int64_t{stage.lanes} * stage.vectors, turns = (region_.size() - k) / turn;
+    const int64_t end = k + turns * turn;
+    const bool from_lanes = stage.start == StageStart::kLanes;
+    const int64_t tail = last && order_.tail == LaneTail::kLanes ? region_.size() - end : 0;
+    if (keep_lanes) lanes_[1].resize(sums.size() * 16);
+    LaneTileAvx2({.x = region_.x().data() + k,
+                  .w = w_ + k,
+                  .start = start,
+                  .sums = sums.data(),
+                  .x_stride = region_.size(),
+                  .w_stride = w_stride_,
+                  .sums_stride = outs_,
+                  .rows = region_.rows(),
+                  .outs = outs_,
+                  .turns = turns,
+                  .lanes = stage.lanes,
+                  .vectors = stage.vectors,
+                  .accumulators = stage.accumulators,
+                  .accumulators_in_sequence = stage.join_accumulators == Joining::kSequence,
+                  .fused = order_.product == ProductKind::kFused,
+                  .quarters = stage.join_lanes == Joining::kQuarters,
+                  .tail = tail,
+                  .start_lanes = from_lanes ? lanes_[0].data() : nullptr,
+                  .joined_lanes = keep_lanes ? lanes_[1].data() : nullptr});
+    lanes_[0].swap(lanes_[1]);
+    return end + tail;
+  }
+
+  const LaneOrder& order_;
+  Region& region_;
+  const float* w_ = nullptr;
+  int64_t w_stride_ = 0, outs_ = 0;
+  std::vector<float> first_, total_, joined_, first_total_;  // [rows, outs]
+  std::vector<float> lanes_[2];  // [rows, outs, 16]: where a stage starts, and where it ended
+};
+
 void RunLanes(const LaneOrder& order, Region& region) {
-  const int64_t size = region.size(), rows = region.rows();
-  const int64_t peel = std::min<int64_t>(region.peel(), size);
-  const int64_t tile_outs = std::clamp<int64_t>(kTileFloats / std::max<int64_t>(size, 1), 4, 64);
-  std::vector<float> buffer, start, total, joined;
+  const int64_t tile_outs =
+      std::clamp<int64_t>(kTileFloats / std::max<int64_t>(region.size(), 1), 4, 64);
+  LaneRun run(order, region);
+  std::vector<float> buffer;
   for (int64_t n = region.out_begin(); n < region.out_end(); n += tile_outs) {
     const int64_t outs = std::min(tile_outs, region.out_end() - n);
     int64_t stride = 0;
     const float* w = region.Rows(n, outs, buffer, stride);
-    start.assign(static_cast<size_t>(rows * outs), 0.0F);
-    total.resize(start.size());
-    joined.resize(start.size());
-    if (peel > 0) TailOf(region, w, stride, outs, 0, peel, order.product, start.data());
-    int64_t k = peel;
-    for (size_t i = 0; i < order.stages.size(); ++i) {
-      const LaneStage& stage = order.stages[i];
-      const int64_t turn = int64_t{stage.lanes} * stage.vectors, turns = (size - k) / turn;
-      if (i > 0 && turns == 0) {
-        for (float& sum : total) sum = sum + 0.0F;  // the joined zeros
-        continue;
-      }
-      LaneTileAvx2({.x = region.x().data() + k,
-                    .w = w + k,
-                    .start = i == 0 && peel > 0 ? start.data() : nullptr,
-                    .sums = i == 0 ? total.data() : joined.data(),
-                    .x_stride = size,
-                    .w_stride = stride,
+    run.Run(n, outs, w, stride);
+  }
+}
+
+// 16 lanes of pairs, as VDPBF16PS takes them.
+bool SixteenPairs(const LaneOrder& order) {
+  const LaneStage& stage = order.stages.front();
+  return order.pairs && stage.lanes == 16 && stage.vectors == 2 && stage.accumulators == 1 &&
+         !stage.lane_distances.empty() && order.tail_product == order.product;
+}
+
+// With the odd and the even elements of a turn apart it is two vectors that join one accumulator.
+void RunPairs(const LaneOrder& order, Region& region) {
+  constexpr int64_t kTurn = 32;
+  const int64_t size = region.size(), rows = region.rows();
+  const int64_t padded = (size + kTurn - 1) / kTurn * kTurn;
+  const auto apart = [size](const float* from, float* to) {
+    for (int64_t k = 0; k < size; ++k)
+      to[k / kTurn * kTurn + (1 - k % 2) * 16 + k % kTurn / 2] = from[k];
+  };
+  std::vector<float> x(static_cast<size_t>(rows * padded));
+  for (int64_t r = 0; r < rows; ++r) apart(&region.x()[r * size], &x[r * padded]);
+  const int64_t tile_outs = std::clamp<int64_t>(kTileFloats / padded, 4, 64);
+  std::vector<float> buffer, w, lanes, sums;
+  for (int64_t n = region.out_begin(); n < region.out_end(); n += tile_outs) {
+    const int64_t outs = std::min(tile_outs, region.out_end() - n);
+    int64_t stride = 0;
+    const float* from = region.Rows(n, outs, buffer, stride);
+    w.assign(static_cast<size_t>(outs * padded), 0.0F);
+    for (int64_t c = 0; c < outs; ++c) apart(from + c * stride, &w[c * padded]);
+    sums.resize(static_cast<size_t>(rows * outs));
+    lanes.resize(sums.size() * 16);
+    {
+      const FlushDenormals flush(order.flush);
+      LaneTileAvx2({.x = x.data(),
+                    .w = w.data(),
+                    .start = nullptr,
+                    .sums = sums.data(),
+                    .x_stride = padded,
+                    .w_stride = padded,
                     .sums_stride = outs,
                     .rows = rows,
                     .outs = outs,
-                    .turns = turns,
-                    .lanes = stage.lanes,
-                    .vectors = stage.vectors,
-                    .accumulators = stage.accumulators,
-                    .accumulators_in_sequence = stage.join_accumulators == Joining::kSequence,
-                    .fused = order.product == ProductKind::kFused});
-      k += turns * turn;
-      if (i == 0) continue;
-      for (size_t j = 0; j < total.size(); ++j) total[j] = total[j] + joined[j];
+                    .turns = padded / kTurn,
+                    .lanes = 16,
+                    .vectors = 2,
+                    .accumulators = 1,
+                    .accumulators_in_sequence = false,
+                    .fused = order.product == ProductKind::kFused,
+                    .joined_lanes = lanes.data()});
     }
-    TailOf(region, w, stride, outs, k, size, order.tail_product, total.data());
-    region.Take(n, outs, total.data(), outs, /*c_inside=*/false);
+    for (size_t i = 0; i < sums.size(); ++i) {
+      sums[i] = JoinLanes(order.stages.front(), &lanes[i * 16]);
+    }
+    region.Take(n, outs, sums.data(), outs, /*c_inside=*/false);
   }
 }
 
@@ -266,15 +373,14 @@ class ChainRun {
         total_[i] = inside && c < outs ? region_.C(i / kChainTileOuts, n + c) : 0.0F;
       }
       bool set = order_.first_set && !inside;
-      const int64_t size = region_.size();
-      const int64_t block = BlockSize(order_, size), part = PartSize(order_, size);
-      for (int64_t k = 0; k < size; k += block) {
-        Block(n, outs, k, std::min(block, size - k));
-        if (part != block) {
+      for (int64_t k = 0, end = 0; k < region_.size(); k = end) {
+        end = BlockEnd(order_, region_.size(), k);
+        Block(n, outs, k, end - k);
+        if (order_.part > 0) {
           for (size_t i = 0; i < part_.size(); ++i) {
-            part_[i] = k % part == 0 ? partial_[i] : part_[i] + partial_[i];
+            part_[i] = BeginsPart(order_, k) ? partial_[i] : part_[i] + partial_[i];
           }
-          if ((k + block) % part != 0 && k + block < size) continue;
+          if (end < region_.size() && !BeginsPart(order_, end)) continue;
           partial_ = part_;
         }
         const bool replace = set || order_.start_in_chain;
@@ -291,10 +397,10 @@ class ChainRun {
   // element_[k]: which element is the k-th of the chain. x is put into that order.
   void SetOrder() {
     if (order_.group.empty() && !order_.tail_descending) return;
-    const int64_t size = region_.size(), block = BlockSize(order_, size);
+    const int64_t size = region_.size();
     element_.resize(static_cast<size_t>(size));
-    for (int64_t begin = 0; begin < size; begin += block) {
-      const int64_t end = std::min(begin + block, size);
+    for (int64_t begin = 0, end = 0; begin < size; begin = end) {
+      end = BlockEnd(order_, size, begin);
       int64_t k = begin;
       if (!order_.group.empty()) {
         for (; k + group_ <= end; k += group_) {
@@ -319,7 +425,8 @@ class ChainRun {
     } else {
       std::fill(partial_.begin(), partial_.end(), 0.0F);
     }
-    // Whole groups, so that a chunk's elements are its own; a descending tail is one chunk.
+    // Whole groups or tiles, so that a chunk's elements are its own; a descending tail is one
+    // chunk.
     const int64_t whole = order_.tile > 0 ? order_.tile : group_;
     const int64_t chunk = kChunk / whole * whole;
     for (int64_t k = 0; k < size; k += chunk) {
@@ -366,9 +473,13 @@ bool FastChain(const ChainOrder& order) {
 bool RunRegion(const ProductArgs& args, BiasRule bias, const OrderRegion& where) {
   if (args.weight_dtype != args.dtype) return false;
   if (const auto* lanes = std::get_if<LaneOrder>(where.order)) {
-    if (!FastLanes(*lanes) && !FourSums(*lanes)) return false;
+    const auto run = SixteenPairs(*lanes) ? &RunPairs
+                     : FourSums(*lanes)   ? &RunFourSums
+                     : FastLanes(*lanes)  ? &RunLanes
+                                          : nullptr;
+    if (run == nullptr) return false;
     Region region(args, bias, where);
-    FourSums(*lanes) ? RunFourSums(*lanes, region) : RunLanes(*lanes, region);
+    run(*lanes, region);
     return true;
   }
   if (const auto* chain = std::get_if<ChainOrder>(where.order)) {

@@ -56,10 +56,68 @@ struct Four {
   }
 };
 
+// Two registers.
+struct Sixteen {
+  struct F {
+    __m256 low, high;
+  };
+  static constexpr int64_t kLanes = 16;
+  static F Load(const float* p) { return {Eight::Load(p), Eight::Load(p + 8)}; }
+  static void Store(float* p, F v) {
+    _mm256_storeu_ps(p, v.low);
+    _mm256_storeu_ps(p + 8, v.high);
+  }
+  static F Zero() { return {Eight::Zero(), Eight::Zero()}; }
+  static F First(float v) { return {Eight::First(v), Eight::Zero()}; }
+  static F Add(F a, F b) { return {Eight::Add(a.low, b.low), Eight::Add(a.high, b.high)}; }
+  static F Mul(F a, F b) { return {Eight::Mul(a.low, b.low), Eight::Mul(a.high, b.high)}; }
+  static F Fma(F a, F b, F c) {
+    return {Eight::Fma(a.low, b.low, c.low), Eight::Fma(a.high, b.high, c.high)};
+  }
+  static float Reduce(F v) { return Eight::Reduce(Eight::Add(v.low, v.high)); }
+  static __m128 Reduce4(F v0, F v1, F v2, F v3) {
+    return Eight::Reduce4(Eight::Add(v0.low, v0.high), Eight::Add(v1.low, v1.high),
+                          Eight::Add(v2.low, v2.high), Eight::Add(v3.low, v3.high));
+  }
+  static float ReduceQuarters(F v) {
+    const __m128 two = _mm_add_ps(_mm256_castps256_ps128(v.low), _mm256_extractf128_ps(v.low, 1));
+    const __m128 three = _mm_add_ps(two, _mm256_castps256_ps128(v.high));
+    const __m128 four = _mm_add_ps(three, _mm256_extractf128_ps(v.high, 1));
+    const __m128 pairs = _mm_hadd_ps(four, four);
+    return _mm_cvtss_f32(_mm_hadd_ps(pairs, pairs));
+  }
+  // The first `count` lanes are loaded; Select takes them from a, the others from b.
+  static F Mask(int64_t count) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const auto below = [&](int64_t n) {
+      return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane));
+    };
+    return {below(count), below(count - 8)};
+  }
+  static F LoadMasked(const float* p, F mask) {
+    return {_mm256_maskload_ps(p, _mm256_castps_si256(mask.low)),
+            _mm256_maskload_ps(p + 8, _mm256_castps_si256(mask.high))};
+  }
+  static F Select(F mask, F a, F b) {
+    return {_mm256_blendv_ps(b.low, a.low, mask.low), _mm256_blendv_ps(b.high, a.high, mask.high)};
+  }
+};
+
 template <typename V, bool kFused>
 typename V::F Joined(typename V::F x, typename V::F w, typename V::F sum) {
   if constexpr (kFused) return V::Fma(x, w, sum);
   return V::Add(sum, V::Mul(x, w));
+}
+
+// The elements after the turns; only with one accumulator.
+template <bool kFused, int kRows, int kOuts>
+void MaskedTail(const LaneTile& t, const float* x, const float* w, Sixteen::F* sums) {
+  const Sixteen::F mask = Sixteen::Mask(t.tail);
+  for (int i = 0; i < kRows * kOuts; ++i) {
+    const Sixteen::F xs = Sixteen::LoadMasked(x + i / kOuts * t.x_stride, mask);
+    const Sixteen::F ws = Sixteen::LoadMasked(w + i % kOuts * t.w_stride, mask);
+    sums[i] = Sixteen::Select(mask, Joined<Sixteen, kFused>(xs, ws, sums[i]), sums[i]);
+  }
 }
 
 // kRows x kOuts outputs. An accumulator sees every accumulators-th vector of all turns.
@@ -79,6 +137,12 @@ void LaneBlock(const LaneTile& t, int64_t row, int64_t out) {
       sums[i] = a == 0 && t.start != nullptr
                     ? V::First(t.start[(row + i / kOuts) * t.sums_stride + out + i % kOuts])
                     : V::Zero();
+      if constexpr (V::kLanes == 16) {
+        if (a == 0 && t.start_lanes != nullptr) {
+          const int64_t at = (row + i / kOuts) * t.sums_stride + out + i % kOuts;
+          sums[i] = V::Load(t.start_lanes + at * V::kLanes);
+        }
+      }
     }
     const float* x = x0 + a * V::kLanes;
     const float* w = w0 + a * V::kLanes;
@@ -91,6 +155,10 @@ void LaneBlock(const LaneTile& t, int64_t row, int64_t out) {
           sums[r * kOuts + c] = Joined<V, kFused>(xs, ws[c], sums[r * kOuts + c]);
         }
       }
+    }
+    if constexpr (V::kLanes == 16) {
+      const int64_t done = t.turns * t.vectors * V::kLanes;
+      if (a == 0 && t.tail > 0) MaskedTail<kFused, kRows, kOuts>(t, x0 + done, w0 + done, sums);
     }
     for (int i = 0; i < kSums; ++i) parts[a][i] = sums[i];
   }
@@ -108,6 +176,17 @@ void LaneBlock(const LaneTile& t, int64_t row, int64_t out) {
   for (int r = 0; r < kRows; ++r) {
     float* to = t.sums + (row + r) * t.sums_stride + out;
     const F* p = parts[0] + r * kOuts;
+    if constexpr (V::kLanes == 16) {
+      if (t.joined_lanes != nullptr) {
+        float* lanes = t.joined_lanes + ((row + r) * t.sums_stride + out) * V::kLanes;
+        for (int c = 0; c < kOuts; ++c) V::Store(lanes + c * V::kLanes, p[c]);
+        continue;
+      }
+      if (t.quarters) {
+        for (int c = 0; c < kOuts; ++c) to[c] = V::ReduceQuarters(p[c]);
+        continue;
+      }
+    }
     if constexpr (kOuts == 4) {
       _mm_storeu_ps(to, V::Reduce4(p[0], p[1], p[2], p[3]));
     } else {
@@ -118,15 +197,20 @@ void LaneBlock(const LaneTile& t, int64_t row, int64_t out) {
 
 template <typename V, bool kFused, int kRows>
 void LaneRows(const LaneTile& t, int64_t row) {
+  constexpr int kOuts = V::kLanes == 16 && kRows > 1 ? 2 : 4;  // sums that fit the registers
   int64_t out = 0;
-  for (; out + 4 <= t.outs; out += 4) LaneBlock<V, kFused, kRows, 4>(t, row, out);
+  for (; out + kOuts <= t.outs; out += kOuts) LaneBlock<V, kFused, kRows, kOuts>(t, row, out);
   for (; out < t.outs; ++out) LaneBlock<V, kFused, kRows, 1>(t, row, out);
 }
 
 template <typename V, bool kFused>
 void Lanes(const LaneTile& t) {
   int64_t row = 0;
-  for (; row + 3 <= t.rows; row += 3) LaneRows<V, kFused, 3>(t, row);
+  if constexpr (V::kLanes == 16) {
+    for (; row + 2 <= t.rows; row += 2) LaneRows<V, kFused, 2>(t, row);
+  } else {
+    for (; row + 3 <= t.rows; row += 3) LaneRows<V, kFused, 3>(t, row);
+  }
   if (row + 2 <= t.rows) {
     LaneRows<V, kFused, 2>(t, row);
   } else if (row < t.rows) {
@@ -247,7 +331,9 @@ void Transpose8(const float* from, int64_t stride, float* to, int64_t to_stride)
 }  // namespace
 
 void LaneTileAvx2(const LaneTile& t) {
-  if (t.lanes == 8) {
+  if (t.lanes == 16) {
+    t.fused ? Lanes<Sixteen, true>(t) : Lanes<Sixteen, false>(t);
+  } else if (t.lanes == 8) {
     t.fused ? Lanes<Eight, true>(t) : Lanes<Eight, false>(t);
   } else {
     t.fused ? Lanes<Four, true>(t) : Lanes<Four, false>(t);

@@ -24,7 +24,29 @@ constexpr const char* kOrders[] = {
     R"({"family": "lanes", "stages":
         [{"lanes": 8, "vectors": 4, "accumulators": 4, "join_accumulators": "sequence"}]})",
     R"({"family": "lanes", "stages": [{"lanes": 16, "vectors": 1, "accumulators": 1}]})",
+    R"({"family": "lanes", "tail": "lanes", "stages":
+        [{"lanes": 16, "vectors": 1, "accumulators": 1, "join_lanes": "quarters"}]})",
+    R"({"family": "lanes", "peel": 1, "tail": "lanes", "stages":
+        [{"lanes": 16, "vectors": 1, "accumulators": 1},
+         {"lanes": 16, "vectors": 1, "accumulators": 1, "start": "total"}]})",
+    R"({"family": "lanes", "peel": 1, "peel_joins": "last", "tail": "lanes", "stages":
+        [{"lanes": 16, "vectors": 2, "accumulators": 2},
+         {"lanes": 16, "vectors": 1, "accumulators": 1, "start": "lanes"}]})",
+    R"({"family": "lanes", "peel": 5, "product": "rounded", "tail": "lanes", "stages":
+        [{"lanes": 16, "vectors": 4, "accumulators": 2, "join_accumulators": "sequence"},
+         {"lanes": 16, "vectors": 2, "accumulators": 2, "start": "lanes"},
+         {"lanes": 8, "vectors": 1, "accumulators": 1},
+         {"lanes": 16, "vectors": 1, "accumulators": 1, "start": "total",
+          "join_lanes": "quarters"}]})",
+    R"({"family": "lanes", "peel": 3, "peel_joins": "last", "tail_product": "rounded", "stages":
+        [{"lanes": 4, "vectors": 2, "accumulators": 1},
+         {"lanes": 4, "vectors": 1, "accumulators": 1, "start": "total"}]})",
+    R"({"family": "lanes", "tail": "lanes", "stages":
+        [{"lanes": 8, "vectors": 4, "accumulators": 4}]})",
     R"({"family": "chain", "block": 192, "halve_below": 384})",
+    R"({"family": "chain", "block": 384, "halve_below": 768, "halve": "up"})",
+    R"({"family": "chain", "block": 48, "halve_below": 96, "halve": "rest", "group": [1, 0]})",
+    R"({"family": "chain", "group": [6, 4, [7, 5], [[2, 0], [3, 1]]], "start": "chain"})",
     R"({"family": "chain", "product": "rounded"})",
     R"({"family": "chain", "product": "rounded", "start": "chain"})",
     R"({"family": "chain", "block": 512, "group": [1, 0], "flush": true, "first": "set"})",

@@ -17,10 +17,15 @@ struct LaneTile {
   float* sums;         // row r at r * sums_stride
   int64_t x_stride, w_stride, sums_stride;
   int64_t rows, outs, turns;
-  int64_t lanes;  // 4 or 8
+  int64_t lanes;  // 4, 8 or 16
   int64_t vectors, accumulators;
-  bool accumulators_in_sequence;  // lanes are joined by halves
+  bool accumulators_in_sequence;
   bool fused;
+  // Of 16 lanes only: lanes are joined by halves otherwise.
+  bool quarters = false;
+  int64_t tail = 0;                    // elements after the turns, at most 16: each its own lane
+  const float* start_lanes = nullptr;  // [rows, sums_stride, 16]: all lanes of accumulator 0
+  float* joined_lanes = nullptr;       // [rows, sums_stride, 16]: what is returned instead of sums
 };
 
 // sums[r, c] joined by x[r, k] w[c, k] for k = 0 .. size - 1, one by one.

@@ -23,10 +23,14 @@ float Step(const std::vector<int32_t>& step, ProductKind kind, const float* x, c
   if (step.size() == 1) return Joined(kind, x[step[0]], w[step[0]], sum);
   std::array<float, 32> stack{};
   size_t depth = 0;
-  for (int32_t item : step) {
+  for (size_t i = 0; i < step.size(); ++i) {
+    const int32_t item = step[i];
     if (item == kJoin) {
       --depth;
       stack.at(depth - 1) = stack.at(depth - 1) + stack.at(depth);
+    } else if (i + 1 < step.size() && step[i + 1] == kJoin) {  // on the right
+      stack.at(depth - 1) = Joined(kind, x[item], w[item], stack.at(depth - 1));
+      ++i;
     } else {
       stack.at(depth++) = x[item] * w[item];
     }
@@ -77,16 +81,16 @@ float DotChain(const ChainOrder& order, int64_t size, const float* x, const floa
                float c) {
   float total = has_c ? c : 0.0F;
   bool set = order.first_set && !has_c;
-  const int64_t block = BlockSize(order, size), part = PartSize(order, size);
   float of_part = 0.0F;
-  for (int64_t k = 0; k < size; k += block) {
+  for (int64_t k = 0, end = 0; k < size; k = end) {
+    end = BlockEnd(order, size, k);
     float s = order.start_in_chain ? total : 0.0F;
     {
       const FlushDenormals flush(order.flush);
-      s = ChainBlock(order, std::min(block, size - k), x + k, w + k, s);
+      s = ChainBlock(order, end - k, x + k, w + k, s);
     }
-    of_part = k % part == 0 ? s : of_part + s;
-    if ((k + block) % part != 0 && k + block < size) continue;
+    of_part = BeginsPart(order, k) ? s : of_part + s;
+    if (end < size && !BeginsPart(order, end)) continue;
     total = set || order.start_in_chain ? of_part : total + of_part;
     set = false;
   }
@@ -98,6 +102,10 @@ float JoinAll(float* v, int32_t n, Joining joining) {
     for (int32_t i = 1; i < n; ++i) v[0] = v[0] + v[i];
     return v[0];
   }
+  if (joining == Joining::kQuarters) {
+    for (int32_t i = 4; i < n; ++i) v[i % 4] = v[i % 4] + v[i];
+    return (v[0] + v[1]) + (v[2] + v[3]);
+  }
   for (int32_t d = n / 2; d >= 1; d /= 2) {
     for (int32_t i = 0; i < d; ++i) v[i] = v[i] + v[i + d];
   }
@@ -106,17 +114,13 @@ float JoinAll(float* v, int32_t n, Joining joining) {
 
 using StageLanes = std::array<std::array<float, kMaxAccumulators>, kMaxLanes>;  // [lane][accum.]
 
-float JoinStage(const LaneStage& stage, StageLanes& lanes) {
+// The accumulators, lane by lane.
+std::array<float, kMaxLanes> JoinStage(const LaneStage& stage, StageLanes& lanes) {
   std::array<float, kMaxLanes> joined{};
   for (int32_t l = 0; l < stage.lanes; ++l) {
     joined.at(l) = JoinAll(lanes.at(l).data(), stage.accumulators, stage.join_accumulators);
   }
-  for (int32_t distance : stage.lane_distances) {
-    const std::array<float, kMaxLanes> before = joined;
-    for (int32_t l = 0; l < stage.lanes; ++l) joined.at(l) = before.at(l) + before.at(l ^ distance);
-  }
-  if (!stage.lane_distances.empty()) return joined[0];
-  return JoinAll(joined.data(), stage.lanes, stage.join_lanes);
+  return joined;
 }
 
 // Element of vector v and lane l of a turn.
@@ -125,26 +129,35 @@ int64_t ElementOf(const LaneOrder& order, const LaneStage& stage, int32_t v, int
   return int64_t{v / 2} * 2 * stage.lanes + int64_t{l} * 2 + (1 - v % 2);
 }
 
-// Takes the turns of one stage from element k on and returns the next element. Not inlined: the
-// flush mode is set around it.
+// One turn from element k on, as far as there are elements.
+void TakeTurn(const LaneOrder& order, const LaneStage& stage, ProductKind product, int64_t k,
+              int64_t size, const float* x, const float* w, StageLanes& lanes) {
+  const int64_t whole = int64_t{2} * stage.lanes;
+  const int64_t end = order.pairs ? k + (size - k + whole - 1) / whole * whole : size;
+  for (int32_t v = 0; v < stage.vectors; ++v) {
+    for (int32_t l = 0; l < stage.lanes; ++l) {
+      const int64_t j = k + ElementOf(order, stage, v, l);
+      if (j >= end) continue;
+      float& lane = lanes.at(l).at(v % stage.accumulators);
+      lane = Joined(product, j < size ? x[j] : 0.0F, j < size ? w[j] : 0.0F, lane);
+    }
+  }
+}
+
+// Takes the turns of one stage from element k on, of the last one the tail too if that is the
+// lanes' part, and returns the next element. Not inlined: the flush mode is set around it.
 __attribute__((noinline)) int64_t TakeTurns(const LaneOrder& order, const LaneStage& stage,
                                             bool last, int64_t k, int64_t size, const float* x,
                                             const float* w, StageLanes& lanes) {
   const int64_t turn = int64_t{stage.lanes} * stage.vectors;
-  const bool padded = last && order.tail == LaneTail::kLanes;
-  for (; k + turn <= size || (padded && k < size); k += turn) {
-    for (int32_t v = 0; v < stage.vectors; ++v) {
-      for (int32_t l = 0; l < stage.lanes; ++l) {
-        float& lane = lanes.at(l).at(v % stage.accumulators);
-        const int64_t j = k + ElementOf(order, stage, v, l);
-        lane = Joined(order.product, j < size ? x[j] : 0.0F, j < size ? w[j] : 0.0F, lane);
-      }
-    }
-  }
-  if (last && order.tail == LaneTail::kLane0) {
+  for (; k + turn <= size; k += turn) TakeTurn(order, stage, order.product, k, size, x, w, lanes);
+  if (!last || order.tail == LaneTail::kSequence) return k;
+  if (order.tail == LaneTail::kLanes) {
+    if (k < size) TakeTurn(order, stage, order.tail_product, k, size, x, w, lanes);
+  } else {
     for (; k < size; ++k) lanes[0][0] = Joined(order.tail_product, x[k], w[k], lanes[0][0]);
   }
-  return k;
+  return size;
 }
 
 __attribute__((noinline)) float OneByOne(ProductKind kind, int64_t k, int64_t end, const float* x,
@@ -155,28 +168,42 @@ __attribute__((noinline)) float OneByOne(ProductKind kind, int64_t k, int64_t en
 
 float DotLanes(const LaneOrder& order, int64_t size, const float* x, const float* w, bool has_c,
                float c, int32_t peel) {
-  float start = 0.0F, total = 0.0F;
+  float first = 0.0F, total = 0.0F;
   int64_t k = std::min<int64_t>(peel, size);
   {
     const FlushDenormals flush(order.flush);
-    start = OneByOne(order.product, 0, k, x, w, start);
+    first = OneByOne(order.product, 0, k, x, w, first);
   }
   StageLanes lanes;
+  std::array<float, kMaxLanes> start{};
+  if (!order.peel_last) start[0] = first;
+  bool has_total = false;
   for (size_t i = 0; i < order.stages.size(); ++i) {
     const LaneStage& stage = order.stages[i];
+    const bool last = i + 1 == order.stages.size();
     for (auto& lane : lanes) lane.fill(0.0F);
-    if (i == 0) lanes[0][0] = start;
+    for (int32_t l = 0; l < stage.lanes; ++l) lanes.at(l)[0] = start.at(l);
     {
       const FlushDenormals flush(order.flush);
-      k = TakeTurns(order, stage, i + 1 == order.stages.size(), k, size, x, w, lanes);
+      k = TakeTurns(order, stage, last, k, size, x, w, lanes);
     }
-    const float joined = JoinStage(stage, lanes);
-    total = i == 0 ? joined : total + joined;
+    std::array<float, kMaxLanes> joined = JoinStage(stage, lanes);
+    const StageStart next = last ? StageStart::kZero : order.stages[i + 1].start;
+    if (next == StageStart::kLanes) {
+      start = joined;
+      continue;
+    }
+    const float sum = JoinLanes(stage, joined.data());
+    total = has_total ? total + sum : sum;
+    has_total = next != StageStart::kTotal;
+    start.fill(0.0F);
+    if (next == StageStart::kTotal) start[0] = total;
   }
   {
     const FlushDenormals flush(order.flush);
     total = OneByOne(order.tail_product, k, size, x, w, total);
   }
+  if (order.peel_last) total = first + total;
   return has_c ? c + total : total;
 }
 
@@ -205,13 +232,28 @@ float DotTree(const TreeOrder& order, const float* x, const float* w, bool has_c
 
 }  // namespace
 
-int64_t BlockSize(const ChainOrder& order, int64_t size) {
-  if (order.block == 0 || size <= order.block) return std::max<int64_t>(size, 1);
-  return size < order.halve_below ? size / 2 : order.block;
+float JoinLanes(const LaneStage& stage, float* lanes) {
+  if (stage.lane_distances.empty()) return JoinAll(lanes, stage.lanes, stage.join_lanes);
+  for (int32_t distance : stage.lane_distances) {
+    std::array<float, kMaxLanes> before{};
+    std::copy_n(lanes, stage.lanes, before.begin());
+    for (int32_t l = 0; l < stage.lanes; ++l) lanes[l] = before.at(l) + before.at(l ^ distance);
+  }
+  return lanes[0];
 }
 
-int64_t PartSize(const ChainOrder& order, int64_t size) {
-  return order.part > 0 ? order.part : BlockSize(order, size);
+bool BeginsPart(const ChainOrder& order, int64_t begin) {
+  return order.part == 0 || begin % order.part == 0;
+}
+
+int64_t BlockEnd(const ChainOrder& order, int64_t size, int64_t begin) {
+  if (order.block == 0) return size;
+  const int64_t halved = order.halve == Halving::kRest ? size - begin : size;
+  int64_t block = order.block;
+  if (block < halved && halved < order.halve_below) {
+    block = order.halve == Halving::kDown ? halved / 2 : (halved + 1) / 2;
+  }
+  return std::min(size, begin + block);
 }
 
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,

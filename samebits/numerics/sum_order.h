@@ -33,15 +33,22 @@ struct Peel {
 // Chains: one sum over each block of elements in ascending order, from +0; the blocks' sums are
 // added in order to c (the bias, the old output, or +0):
 //   for each block: s = 0; for k in block: s joined by x[k] w[k]; c = c + s
+enum class Halving : uint8_t {
+  kDown,  // all elements: a block has size / 2
+  kUp,    // all elements: a block has (size + 1) / 2
+  kRest,  // what is left where a block begins: it has (rest + 1) / 2
+};
 struct ChainOrder {
   int64_t block = 0;        // elements of a block; 0: all elements are one block
-  int64_t halve_below = 0;  // with block < size < halve_below a block has size / 2 elements
+  int64_t halve_below = 0;  // more than a block but fewer elements than this are halved
+  Halving halve = Halving::kDown;
   // Elements of a part, a multiple of block: the sums of a part's blocks are added to each other,
   // as by one of several threads, before their sum is added to c. 0: every block is a part.
   int64_t part = 0;
   // Steps of a group of elements, where a step is a sum tree in postfix form (element of the group,
   // or kJoin: the two before are added). A step of one element is a product joining the sum; any
   // other adds rounded products to each other and their total to the sum. Empty: one by one.
+  // Inside a step too a single element on the right joins the sum on its left as `product` says.
   // {{1}, {0}} is VDPBF16PS; {{0, 2, kJoin, 1, 3, kJoin, kJoin}} adds ((p0 + p2) + (p1 + p3)).
   std::vector<std::vector<int32_t>> group;
   // Elements of a tile: its even elements are one chain and its odd ones another, both from +0; the
@@ -64,11 +71,18 @@ constexpr int32_t kJoin = -1;
 enum class Joining : uint8_t {
   kHalves,    // for d = n/2, n/4 .. 1: v[i] = v[i] + v[i + d]
   kSequence,  // ((v[0] + v[1]) + v[2]) + ...
+  kQuarters,  // lanes only: v[i] = ((v[i] + v[i + 4]) + v[i + 8]) + ..; (v[0] + v[1]) + (v[2] +
+              // v[3])
 };
 enum class LaneTail : uint8_t {
   kSequence,  // what is left joins the total one by one
   kLane0,     // it joins lane 0 of the last stage before its joins
-  kLanes,     // it is a turn of the last stage with zeros behind it
+  kLanes,     // it is one more turn of the last stage, as far as it goes
+};
+enum class StageStart : uint8_t {
+  kZero,   // all lanes start at +0
+  kLanes,  // accumulator 0 starts where the stage before ended, lane by lane: those are not joined
+  kTotal,  // lane 0 of accumulator 0 starts at the total so far, which nothing is added to
 };
 struct LaneStage {
   int32_t lanes = 8;
@@ -79,14 +93,17 @@ struct LaneStage {
   // Not empty: lanes are joined in these steps instead, for each d: v[i] = v[i] + v[i xor d] for
   // all i. Each power of two below `lanes` once; kHalves is lanes/2 .. 1.
   std::vector<int32_t> lane_distances;
+  StageStart start = StageStart::kZero;  // of the first stage: kZero
   bool operator==(const LaneStage&) const = default;
 };
 struct LaneOrder {
   Peel peel;  // their sum is where lane 0 of accumulator 0 of the first stage starts
   std::vector<LaneStage> stages;
   LaneTail tail = LaneTail::kSequence;
+  bool peel_last = false;  // the peel's sum is no start: the total is added to it
   // Two vectors of a turn share 2 x lanes elements: the first takes the odd ones, the second the
-  // even ones, which is VDPBF16PS. With a single stage without peel.
+  // even ones, which is VDPBF16PS. With a single stage, no peel and kLanes, where zeros fill the
+  // last 2 x lanes elements.
   bool pairs = false;
   bool flush = false;  // where products join: denormal inputs and results count as 0
   ProductKind product = ProductKind::kFused;
@@ -109,11 +126,14 @@ using SumOrder = std::variant<ChainOrder, LaneOrder, TreeOrder>;
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,
           int32_t peel);
 
-// The size of ChainOrder's parts for `size` elements.
-int64_t PartSize(const ChainOrder& order, int64_t size);
+// Joins the lanes of a stage, which it may change.
+float JoinLanes(const LaneStage& stage, float* lanes);
 
-// The size of ChainOrder's blocks for `size` elements, at least 1.
-int64_t BlockSize(const ChainOrder& order, int64_t size);
+// Whether a part begins with the block that begins at `begin`.
+bool BeginsPart(const ChainOrder& order, int64_t begin);
+
+// Where the block of `size` elements that begins at `begin` < size ends.
+int64_t BlockEnd(const ChainOrder& order, int64_t size, int64_t begin);
 
 // Throws Error(kBadInput) that starts with `place`.
 SumOrder ReadSumOrder(const Json& json, const std::string& place);

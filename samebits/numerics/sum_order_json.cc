@@ -1,6 +1,7 @@
 // Reading orders of summation: docs/profile-format.md says what is legal.
 #include <algorithm>
 #include <set>
+#include <vector>
 
 #include "samebits/base/error.h"
 #include "samebits/numerics/sum_order.h"
@@ -23,25 +24,31 @@ void CheckKeys(const Json& json, const std::set<std::string>& known, const std::
   }
 }
 
-// One of the two words; the first when the key is missing.
+// Which of the words; the first when the key is missing.
+size_t WordOf(const Json& json, const char* key, const std::vector<std::string>& words,
+              const std::string& place) {
+  if (!HasField(json, key)) return 0;
+  const std::string word = StringField(json, key, place);
+  const auto found = std::find(words.begin(), words.end(), word);
+  if (found == words.end()) {
+    std::string list;
+    for (size_t i = 0; i < words.size(); ++i) {
+      list += (i == 0 ? "" : i + 1 == words.size() ? " or " : ", ") + ('"' + words[i] + '"');
+    }
+    Fail(ErrorCode::kBadInput, "{}: '{}': expected {}, found {}", place, key, list,
+         Excerpt(Json(word)));
+  }
+  return static_cast<size_t>(found - words.begin());
+}
+
 bool SecondWord(const Json& json, const char* key, const char* first, const char* second,
                 const std::string& place) {
-  if (!HasField(json, key)) return false;
-  const std::string word = StringField(json, key, place);
-  if (word != first && word != second) {
-    Fail(ErrorCode::kBadInput, "{}: '{}': expected \"{}\" or \"{}\", found {}", place, key, first,
-         second, Excerpt(Json(word)));
-  }
-  return word == second;
+  return WordOf(json, key, {first, second}, place) == 1;
 }
 
 ProductKind ReadProduct(const Json& json, const char* key, const std::string& place) {
   return SecondWord(json, key, "fused", "rounded", place) ? ProductKind::kRounded
                                                           : ProductKind::kFused;
-}
-
-Joining ReadJoining(const Json& json, const char* key, const std::string& place) {
-  return SecondWord(json, key, "halves", "sequence", place) ? Joining::kSequence : Joining::kHalves;
 }
 
 int64_t OptionalInteger(const Json& json, const char* key, int64_t low, int64_t high,
@@ -102,12 +109,13 @@ std::vector<std::vector<int32_t>> ReadGroup(const Json& json, const std::string&
 
 ChainOrder ReadChain(const Json& json, const std::string& place) {
   CheckKeys(json,
-            {"family", "block", "halve_below", "part", "group", "tile", "tail", "start", "first",
-             "flush", "product"},
+            {"family", "block", "halve_below", "halve", "part", "group", "tile", "tail", "start",
+             "first", "flush", "product"},
             place);
   ChainOrder order;
   order.block = OptionalInteger(json, "block", 0, kMaxElements, 0, place);
   order.halve_below = OptionalInteger(json, "halve_below", 0, kMaxElements, 0, place);
+  order.halve = static_cast<Halving>(WordOf(json, "halve", {"down", "up", "rest"}, place));
   order.part = OptionalInteger(json, "part", 0, kMaxElements, 0, place);
   order.group = ReadGroup(json, place);
   order.tile = OptionalInteger(json, "tile", 0, kMaxElements, 0, place);
@@ -161,16 +169,24 @@ std::vector<int32_t> ReadDistances(const Json& json, int32_t lanes, const std::s
 }
 
 LaneStage ReadStage(const Json& json, const std::string& place) {
-  CheckKeys(json, {"lanes", "vectors", "accumulators", "join_accumulators", "join_lanes"}, place);
+  CheckKeys(json, {"lanes", "vectors", "accumulators", "join_accumulators", "join_lanes", "start"},
+            place);
   LaneStage stage;
   stage.lanes = static_cast<int32_t>(IntegerField(json, "lanes", 1, 64, place));
   stage.vectors = static_cast<int32_t>(IntegerField(json, "vectors", 1, 64, place));
   stage.accumulators = static_cast<int32_t>(IntegerField(json, "accumulators", 1, 64, place));
-  stage.join_accumulators = ReadJoining(json, "join_accumulators", place);
+  stage.join_accumulators =
+      static_cast<Joining>(WordOf(json, "join_accumulators", {"halves", "sequence"}, place));
   if (HasField(json, "join_lanes") && json.at("join_lanes").is_array()) {
     stage.lane_distances = ReadDistances(json.at("join_lanes"), stage.lanes, place);
   } else {
-    stage.join_lanes = ReadJoining(json, "join_lanes", place);
+    stage.join_lanes =
+        static_cast<Joining>(WordOf(json, "join_lanes", {"halves", "sequence", "quarters"}, place));
+  }
+  stage.start = static_cast<StageStart>(WordOf(json, "start", {"zero", "lanes", "total"}, place));
+  if (stage.join_lanes == Joining::kQuarters && stage.lanes % 4 != 0) {
+    Fail(ErrorCode::kBadInput, "{}: joining by quarters needs a multiple of 4 lanes, found {}",
+         place, stage.lanes);
   }
   if (stage.vectors % stage.accumulators != 0) {
     Fail(ErrorCode::kBadInput, "{}: 'accumulators' must divide 'vectors' ({}), found {}", place,
@@ -184,17 +200,10 @@ LaneStage ReadStage(const Json& json, const std::string& place) {
   return stage;
 }
 
-LaneTail ReadTail(const Json& json, const std::string& place) {
-  const std::string word = HasField(json, "tail") ? StringField(json, "tail", place) : "sequence";
-  if (word == "sequence") return LaneTail::kSequence;
-  if (word == "lane0") return LaneTail::kLane0;
-  if (word == "lanes") return LaneTail::kLanes;
-  Fail(ErrorCode::kBadInput, "{}: 'tail': expected \"sequence\", \"lane0\" or \"lanes\", found {}",
-       place, Excerpt(Json(word)));
-}
-
 LaneOrder ReadLanes(const Json& json, const std::string& place) {
-  CheckKeys(json, {"family", "peel", "stages", "tail", "product", "tail_product", "pairs", "flush"},
+  CheckKeys(json,
+            {"family", "peel", "peel_joins", "stages", "tail", "product", "tail_product", "pairs",
+             "flush"},
             place);
   LaneOrder order;
   if (HasField(json, "peel")) order.peel = ReadPeel(json.at("peel"), place + ": 'peel'");
@@ -203,17 +212,34 @@ LaneOrder ReadLanes(const Json& json, const std::string& place) {
     Fail(ErrorCode::kBadInput, "{}: 'stages': expected a list of 1 to 8 stages, found {}", place,
          Excerpt(stages));
   }
-  for (const Json& stage : stages) order.stages.push_back(ReadStage(stage, place + ": 'stages'"));
-  order.tail = ReadTail(json, place);
+  for (const Json& stage : stages) {
+    const LaneStage one = ReadStage(stage, place + ": 'stages'");
+    if (one.start != StageStart::kZero && order.stages.empty()) {
+      Fail(ErrorCode::kBadInput, "{}: 'stages': there is no stage where the first one could start",
+           place);
+    }
+    if (one.start == StageStart::kLanes && one.lanes != order.stages.back().lanes) {
+      Fail(ErrorCode::kBadInput,
+           "{}: 'stages': \"start\": \"lanes\" needs as many lanes ({}), "
+           "found {}",
+           place, order.stages.back().lanes, one.lanes);
+    }
+    order.stages.push_back(one);
+  }
+  order.tail = static_cast<LaneTail>(WordOf(json, "tail", {"sequence", "lane0", "lanes"}, place));
   order.pairs = OptionalBool(json, "pairs", place);
   order.flush = OptionalBool(json, "flush", place);
+  order.peel_last = SecondWord(json, "peel_joins", "start", "last", place);
   order.product = ReadProduct(json, "product", place);
   order.tail_product =
       HasField(json, "tail_product") ? ReadProduct(json, "tail_product", place) : order.product;
-  const LaneStage& first = order.stages.front();
-  if (order.pairs && (order.stages.size() != 1 || first.vectors % 2 != 0 || order.peel != Peel())) {
+  const LaneStage& stage = order.stages.front();
+  if (order.pairs && (order.stages.size() != 1 || stage.vectors % 2 != 0 || order.peel != Peel() ||
+                      order.tail != LaneTail::kLanes)) {
     Fail(ErrorCode::kBadInput,
-         "{}: 'pairs' needs a single stage with an even number of vectors and no peel", place);
+         "{}: 'pairs' needs a single stage with an even number of vectors, no peel and \"tail\": "
+         "\"lanes\"",
+         place);
   }
   return order;
 }

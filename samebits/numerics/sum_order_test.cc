@@ -53,6 +53,38 @@ TEST(SumOrder, BlocksOfAChain) {
             true);
 }
 
+TEST(SumOrder, HalvedBlocks) {
+  const auto ends = [](const char* json, int64_t size) {
+    const ChainOrder order = std::get<ChainOrder>(Order(json));
+    std::vector<int64_t> found;
+    for (int64_t k = 0; k < size; k = found.back()) found.push_back(BlockEnd(order, size, k));
+    return found;
+  };
+  using Ends = std::vector<int64_t>;
+  const char* down = R"({"family": "chain", "block": 4, "halve_below": 8})";
+  EXPECT_EQ(ends(down, 4), Ends({4}));
+  EXPECT_EQ(ends(down, 7), Ends({3, 6, 7}));
+  EXPECT_EQ(ends(down, 13), Ends({4, 8, 12, 13}));
+  const char* up = R"({"family": "chain", "block": 4, "halve_below": 8, "halve": "up"})";
+  EXPECT_EQ(ends(up, 7), Ends({4, 7}));
+  EXPECT_EQ(ends(up, 5), Ends({3, 5}));
+  EXPECT_EQ(ends(up, 13), Ends({4, 8, 12, 13}));
+  const char* rest = R"({"family": "chain", "block": 4, "halve_below": 8, "halve": "rest"})";
+  EXPECT_EQ(ends(rest, 5), Ends({3, 5}));
+  EXPECT_EQ(ends(rest, 8), Ends({4, 8}));
+  EXPECT_EQ(ends(rest, 13), Ends({4, 8, 11, 13}));
+  EXPECT_EQ(ends(R"({"family": "chain"})", 9), Ends({9}));
+}
+
+TEST(SumOrder, PairsOfAFusedChain) {
+  const Operands o = Random(4);
+  const auto& [x, w] = o;
+  const float left = std::fma(x[2], w[2], x[0] * w[0]);  // as the tree: the right side is fused
+  const float right = std::fma(x[1], w[1], x[3] * w[3]);
+  ExpectDot(R"({"family": "chain", "group": [[[0, 2], [3, 1]]], "start": "chain"})", o,
+            0.5F + (left + right), 0.5F, true);
+}
+
 TEST(SumOrder, FirstBlockKeepsItsSign) {
   const Operands o = {{1e-30F}, {-1e-30F}};  // its fused product rounds to -0
   ExpectDot(R"({"family": "chain"})", o, 0.0F);
@@ -159,6 +191,35 @@ TEST(SumOrder, AccumulatorsAndStages) {
             (((p(0) + p(4)) + p(1)) + p(2)) + p(3));
 }
 
+TEST(SumOrder, LanesThatGoOn) {
+  const Operands o = Random(12);  // peel 1; one turn of 2 x 2, one of 2; then turns of 2, and 1
+  const auto p = [&](int k) { return o.x[k] * o.w[k]; };
+  const auto begin = [&](int size) {
+    return Operands{{o.x.begin(), o.x.begin() + size}, {o.w.begin(), o.w.begin() + size}};
+  };
+  // Two accumulators joined lane by lane, where one goes on, with the tail; then the peel.
+  const float lane0 = (((p(1) + p(5)) + (p(3) + p(7))) + p(9)) + p(11);
+  const float lane1 = ((p(2) + p(6)) + (p(4) + p(8))) + p(10);
+  ExpectDot(R"({"family": "lanes", "product": "rounded", "tail": "lanes", "peel": 1,
+                "peel_joins": "last", "stages":
+                [{"lanes": 2, "vectors": 2, "accumulators": 2},
+                 {"lanes": 2, "vectors": 1, "accumulators": 1, "start": "lanes"}]})",
+            o, 0.5F + (p(0) + (lane0 + lane1)), 0.5F, true, 1);
+  // A joined total is where the next stage starts.
+  const float total = ((p(0) + p(1)) + p(3)) + (p(2) + p(4));
+  ExpectDot(R"({"family": "lanes", "product": "rounded", "tail": "lanes", "peel": 1, "stages":
+                [{"lanes": 2, "vectors": 2, "accumulators": 1},
+                 {"lanes": 4, "vectors": 1, "accumulators": 1, "start": "total",
+                  "join_lanes": "sequence"}]})",
+            begin(7), (total + p(5)) + p(6), 0, false, 1);
+  // Fours of lanes in sequence, then neighbours.
+  const float q0 = (p(0) + p(4)) + p(8), q1 = (p(1) + p(5)) + p(9);
+  const float q2 = (p(2) + p(6)) + p(10), q3 = (p(3) + p(7)) + p(11);
+  ExpectDot(R"({"family": "lanes", "product": "rounded", "stages":
+                [{"lanes": 12, "vectors": 1, "accumulators": 1, "join_lanes": "quarters"}]})",
+            o, (q0 + q1) + (q2 + q3));
+}
+
 TEST(SumOrder, Tree) {
   const Operands o = Random(3);
   const auto& [x, w] = o;
@@ -191,6 +252,23 @@ TEST(SumOrder, ReaderRefuses) {
       {R"({"family": "chain", "part": 4})", "'part' must be a multiple of 'block' (0)"},
       {R"({"family": "chain", "block": 4, "part": 6})", "'part' must be a multiple"},
       {R"({"family": "chain", "product": "exact"})", "expected \"fused\" or \"rounded\""},
+      {R"({"family": "chain", "halve": "up and down"})",
+       "'halve': expected \"down\", \"up\" or \"rest\""},
+      {R"({"family": "lanes", "stages": [{"lanes": 2, "vectors": 1, "accumulators": 1,
+           "join_lanes": "quarters"}]})",
+       "needs a multiple of 4 lanes"},
+      {R"({"family": "lanes", "stages": [{"lanes": 2, "vectors": 2, "accumulators": 2,
+           "join_accumulators": "quarters"}]})",
+       "expected \"halves\" or \"sequence\""},
+      {R"({"family": "lanes", "stages": [{"lanes": 2, "vectors": 1, "accumulators": 1,
+           "start": "total"}]})",
+       "no stage where the first one could start"},
+      {R"({"family": "lanes", "stages": [{"lanes": 2, "vectors": 1, "accumulators": 1},
+           {"lanes": 4, "vectors": 1, "accumulators": 1, "start": "lanes"}]})",
+       "needs as many lanes (2)"},
+      {R"({"family": "lanes", "peel_joins": "first",
+           "stages": [{"lanes": 2, "vectors": 1, "accumulators": 1}]})",
+       "'peel_joins': expected \"start\" or \"last\""},
       {R"({"family": "lanes"})", "'stages': expected a list"},
       {R"({"family": "lanes", "stages": [{"lanes": 65, "vectors": 1, "accumulators": 1}]})",
        "'lanes'"},

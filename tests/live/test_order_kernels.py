@@ -39,9 +39,13 @@ def replay_products(samebits_program: Any) -> Run:
 
 
 def _rules(dtype: str) -> list[SumRule]:
-    rules = [rule for rows in (1, 5) for rule in known_rules.product_rules(dtype, rows, 2)]
-    rules += known_rules.context_rules(dtype, 5, 2)
-    rules += known_rules.sdpa_score_rules(dtype, 6, 11) + known_rules.sdpa_context_rules(dtype)
+    rules: list[SumRule] = []
+    for rows in (1, 5):
+        rules += known_rules.product_rules(dtype, rows, 2, OUTS)
+        rules += known_rules.context_rules(dtype, rows, 2)
+        rules += known_rules.sdpa_context_rules(dtype, rows)
+    rules += known_rules.product_rules(dtype, ROWS, 2, 1)  # rules by row
+    rules += known_rules.sdpa_score_rules(dtype, 6, 11)
     # A joined pair of halves, each a chain.
     postfix: list[int] = []
     for begin, end in ((0, SIZE // 2), (SIZE // 2, SIZE)):
@@ -51,7 +55,9 @@ def _rules(dtype: str) -> list[SumRule]:
     for fused in (True, False):
         tree = TreeOrder((*postfix, -1), fused)
         rules.append(SumRule((OrderClass(tree),), "last"))
-    rules.append(SumRule((OrderClass(ChainOrder(block=7, halve_below=50)),), "rounded"))
+    for halve in ("down", "up", "rest"):
+        chain = ChainOrder(block=7, halve_below=50 if halve != "rest" else 14, halve=halve)
+        rules.append(SumRule((OrderClass(chain),), "rounded"))
     return list(dict.fromkeys(rules))
 
 
