@@ -103,7 +103,13 @@ WIDE_NARROW_RULE = SumRule(
 )
 WIDE_BLOCKED_RULE = _one(WIDE_BLOCKED, "first")
 WIDE_BLOCKED_REST_RULE = _one(WIDE_BLOCKED_REST, "first")
-WIDE_AXPY_RULE = _one(_WIDE_AXPY, "first")
+WIDE_AXPY_RULE = SumRule(
+    (
+        OrderClass(_WIDE_AXPY, Columns("complete", 16)),
+        OrderClass(ChainOrder(start_in_chain=True), Columns("rest", 16)),
+    ),
+    "first",
+)
 
 
 def _cut(row: int, rest: tuple[OrderClass, ...]) -> SumRule:
