@@ -234,7 +234,9 @@ def sdpa_score_rules(dtype: str, rows: int, keys: int) -> list[SumRule]:
         narrow = [*column, *likely, ROW_RULE, SMALL_RULE, BLOCKED_RULE]
         return _ordered(_wide_product_rules(rows, keys), narrow)
     if dtype == "float16":
-        return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
+        wide = _wide_product_rules(rows, keys) if rows > 1 else []
+        wide = [*wide, WIDE_SMALL_RULE, WIDE_BLOCKED_RULE, WIDE_NARROW_RULE]
+        return _ordered(wide, [SMALL_RULE, BLOCKED_RULE, SSE_RULE])
     likely = [SMALL_RULE] if few and keys > 1 else []
     return [*likely, SSE_RULE, SMALL_RULE, BLOCKED_RULE]
 
@@ -246,5 +248,6 @@ def sdpa_context_rules(dtype: str, rows: int) -> list[SumRule]:
         narrow = [*likely, FEW_ROWS_RULE, BLOCKED_RULE]
         return _ordered(_wide_context_rules(rows), narrow)
     if dtype == "float16":
-        return [FEW_ROWS_RULE, BLOCKED_RULE]
+        wide = [WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
+        return _ordered(wide, [FEW_ROWS_RULE, BLOCKED_RULE])
     return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE]
