@@ -142,7 +142,13 @@ WIDE_NARROW_RULE = SumRule(
 )
 WIDE_BLOCKED_RULE = _one(WIDE_BLOCKED, "first")
 WIDE_BLOCKED_REST_RULE = _one(WIDE_BLOCKED_REST, "first")
-WIDE_AXPY_RULE = _one(_WIDE_AXPY, "first")
+WIDE_AXPY_RULE = SumRule(
+    (
+        OrderClass(_WIDE_AXPY, Columns("complete", 16)),
+        OrderClass(ChainOrder(start_in_chain=True), Columns("rest", 16)),
+    ),
+    "first",
+)
 
 
 def _cut(row: int, rest: tuple[OrderClass, ...]) -> SumRule:
@@ -267,7 +273,9 @@ def sdpa_score_rules(dtype: str, rows: int, keys: int) -> list[SumRule]:
         narrow = [*column, *likely, ROW_RULE, SMALL_RULE, BLOCKED_RULE]
         return _ordered(_wide_product_rules(rows, keys), narrow)
     if dtype == "float16":
-        return [SMALL_RULE, BLOCKED_RULE, SSE_RULE]
+        wide = _wide_product_rules(rows, keys) if rows > 1 else []
+        wide = [*wide, WIDE_SMALL_RULE, WIDE_BLOCKED_RULE, WIDE_NARROW_RULE]
+        return _ordered(wide, [SMALL_RULE, BLOCKED_RULE, SSE_RULE])
     likely = [SMALL_RULE] if few and keys > 1 else []
     with_bfloat16 = [PAIR_LANES_RULE] if rows == 1 or keys == 1 else [TILES_RULE]
     return [*likely, SSE_RULE, SMALL_RULE, BLOCKED_RULE, *with_bfloat16]
@@ -280,5 +288,6 @@ def sdpa_context_rules(dtype: str, rows: int) -> list[SumRule]:
         narrow = [*likely, FEW_ROWS_RULE, BLOCKED_RULE]
         return _ordered(_wide_context_rules(rows), narrow)
     if dtype == "float16":
-        return [FEW_ROWS_RULE, BLOCKED_RULE]
+        wide = [WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
+        return _ordered(wide, [FEW_ROWS_RULE, BLOCKED_RULE])
     return [FOURS_RULE, FEW_ROWS_RULE, BLOCKED_RULE, PAIRS_8_RULE, TILES_IN_CHAIN_RULE]

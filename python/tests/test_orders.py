@@ -98,7 +98,7 @@ def test_lanes_that_go_on() -> None:
     generator = np.random.default_rng(9)
     x, w = cancelling(generator, 1, 1, 12, "float32", exact=False)
     p = (x * w)[0]
-    rounded = {"peel": Peel(1), "tail_in_lanes": True, "fused": False, "tail_fused": False}
+    rounded = {"peel": Peel(1), "tail": "lanes", "fused": False, "tail_fused": False}
     stages = (LaneStage(2, 2, 2), LaneStage(2, 1, 1, start="lanes"))
     order = LaneOrder(stages, peel_last=True, **rounded)
     lane_0 = (((p[1] + p[5]) + (p[3] + p[7])) + p[9]) + p[11]
