@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from samebits.block_scan import Blocks
@@ -198,6 +199,15 @@ def _wide_column_rule(rows: int) -> SumRule:
     return SumRule(tuple(classes), "first")
 
 
+def _shared_rules(size: int, threads: int) -> list[SumRule]:
+    """Where the threads share the elements: a part for each."""
+    if threads == 1:
+        return []
+    part = -(-size // threads)
+    orders = [replace(order, part=part) for order in (WIDE_BLOCKED, WIDE_BLOCKED_REST)]
+    return [_one(order, "first") for order in orders]
+
+
 def _wide_product_rules(rows: int, outs: int) -> list[SumRule]:
     if rows == 1:
         return [WIDE_ROW_RULE, WIDE_SMALL_RULE]
@@ -208,11 +218,12 @@ def _wide_product_rules(rows: int, outs: int) -> list[SumRule]:
     return [*few, *small, WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
 
 
-def product_rules(dtype: str, rows: int, threads: int, outs: int) -> list[SumRule]:
+def product_rules(dtype: str, rows: int, threads: int, outs: int, size: int) -> list[SumRule]:
     """For linear layers and q k^T, the likeliest first."""
     if dtype != "float32":
         return [LANES_RULE, TILES_RULE, *_pair_rules(), PLAIN_RULE, PARTIAL_4_RULE]
-    return _ordered(_wide_product_rules(rows, outs), _narrow_product_rules(rows, threads))
+    wide = [*_wide_product_rules(rows, outs), *_shared_rules(size, threads)]
+    return _ordered(wide, _narrow_product_rules(rows, threads))
 
 
 def _narrow_product_rules(rows: int, threads: int) -> list[SumRule]:

@@ -50,7 +50,7 @@ class ChainOrder:
     block: int = 0
     halve_below: int = 0
     halve: str = "down"  # "down", "up" or "rest": see block_ends()
-    part: int = 0  # elements: blocks are added to each other in parts first
+    part: int = 0  # elements: see begins_sum()
     group: tuple[Step, ...] = ()
     tile: int = 0  # elements: one sum of the even and one of the odd ones, which join the block's
     tail_descending: bool = False
@@ -61,19 +61,27 @@ class ChainOrder:
 
     def _block_at(self, size: int, done: int) -> int:
         rest = size - done
-        if self.block == 0 or rest <= 0:
-            return max(rest, 1)
+        if self.block == 0:
+            return rest
         total = rest if self.halve == "rest" else size
         if self.block < total < self.halve_below:
             return total // 2 if self.halve == "down" else (total + 1) // 2
-        return self.block
+        return min(self.block, rest)
 
     def block_ends(self, size: int) -> Iterator[int]:
-        """Where the blocks end. Halved are ``size`` elements, or (``rest``) those that are left."""
-        end = 0
-        while end < size:
-            end = min(size, end + self._block_at(size, end))
-            yield end
+        """Where the blocks end. Halved are the elements of a part (all, where there are no parts),
+        or (``rest``) those of it that are left."""
+        part = self.part or size
+        for first in range(0, size, max(part, 1)):
+            end, of_part = 0, min(part, size - first)
+            while end < of_part:
+                end = min(of_part, end + self._block_at(of_part, end))
+                yield first + end
+
+    def begins_sum(self, begin: int) -> bool:
+        """Whether the block that begins there is not added to the one before: all of the first
+        part, the first of each later one."""
+        return self.part == 0 or begin < self.part or begin % self.part == 0
 
     def to_json(self) -> Json:
         json: Json = {"family": "chain", "product": "fused" if self.fused else "rounded"}
@@ -382,9 +390,9 @@ def _chain(order: ChainOrder, x: Floats, w: Floats, c: Floats | None, exact: boo
         for end in order.block_ends(size):
             start = (total if order.start_in_chain else zero).copy()
             sums = _chain_block(order, x_k[:, k:end], w_k[:, k:end], start, join, add)
-            of_part = of_part + sums if order.part and k % order.part else sums
+            of_part = sums if order.begins_sum(k) else of_part + sums
             k = end
-            if order.part and end % order.part and end < size:
+            if end < size and not order.begins_sum(end):
                 continue
             total = of_part if keep or order.start_in_chain else total + of_part
             keep = False

@@ -106,7 +106,7 @@ def _probe_linear(
         checks = [one.check(rows) for one in data]
         if rows <= 8 and dtype != "float16":
             checks.insert(1, tiny.check(rows))
-        known = known_rules.product_rules(dtype, rows, threads, shape.out_features)
+        known = known_rules.product_rules(dtype, rows, threads, shape.out_features, size)
         if dtype != "float32":
             known = [*_blocks_of_linear(shape, dtype, rows), *known]
         proof = prove([*[rule for rule in last if rule in known], *known], checks)
@@ -273,7 +273,7 @@ def _probe_eager(load: Workload, dtype: str, threads: int, progress: Progress) -
         scores.append(_Scores(load, dtype, exact=False))
     for rows, past in load.passes():
         small = load.head_dim * rows * (rows + past) < 400
-        known = known_rules.product_rules(dtype, rows, threads, rows + past)
+        known = known_rules.product_rules(dtype, rows, threads, rows + past, load.head_dim)
         if load.kv_heads == 1 and load.batch > 1:  # k^T is copied, so it is a product like p v
             known = [*known_rules.context_rules(dtype, rows, threads), *known]
         few = [known_rules.SMALL_RULE] if rows + past <= 11 and rows > 1 else []

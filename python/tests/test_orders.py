@@ -133,7 +133,7 @@ def _rules() -> list[SumRule]:
     for dtype in ROUNDINGS:
         for rows in (1, 3, 5):
             for outs in (1, 3, 40):
-                found += known_rules.product_rules(dtype, rows, 2, outs)
+                found += known_rules.product_rules(dtype, rows, 2, outs, 100)
             found += known_rules.context_rules(dtype, rows, 2)
             found += known_rules.sdpa_context_rules(dtype, rows)
         found += known_rules.sdpa_score_rules(dtype, 6, 11)

@@ -378,9 +378,9 @@ class ChainRun {
         Block(n, outs, k, end - k);
         if (order_.part > 0) {
           for (size_t i = 0; i < part_.size(); ++i) {
-            part_[i] = BeginsPart(order_, k) ? partial_[i] : part_[i] + partial_[i];
+            part_[i] = BeginsSum(order_, k) ? partial_[i] : part_[i] + partial_[i];
           }
-          if (end < region_.size() && !BeginsPart(order_, end)) continue;
+          if (end < region_.size() && !BeginsSum(order_, end)) continue;
           partial_ = part_;
         }
         const bool replace = set || order_.start_in_chain;

@@ -59,6 +59,7 @@ constexpr const char* kOrders[] = {
     R"({"family": "chain", "block": 288, "tile": 32, "flush": true, "first": "set"})",
     R"({"family": "chain", "block": 64, "part": 192, "tile": 32, "flush": true, "first": "set"})",
     R"({"family": "chain", "block": 10, "part": 20})",
+    R"({"family": "chain", "block": 40, "halve_below": 80, "halve": "up", "part": 95})",
     R"({"family": "chain", "tile": 20, "flush": true, "start": "chain"})",
     R"({"family": "chain", "tile": 7, "product": "rounded"})",
     R"({"family": "chain", "tile": 300})",

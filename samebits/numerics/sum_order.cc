@@ -89,8 +89,8 @@ float DotChain(const ChainOrder& order, int64_t size, const float* x, const floa
       const FlushDenormals flush(order.flush);
       s = ChainBlock(order, end - k, x + k, w + k, s);
     }
-    of_part = BeginsPart(order, k) ? s : of_part + s;
-    if (end < size && !BeginsPart(order, end)) continue;
+    of_part = BeginsSum(order, k) ? s : of_part + s;
+    if (end < size && !BeginsSum(order, end)) continue;
     total = set || order.start_in_chain ? of_part : total + of_part;
     set = false;
   }
@@ -242,18 +242,22 @@ float JoinLanes(const LaneStage& stage, float* lanes) {
   return lanes[0];
 }
 
-bool BeginsPart(const ChainOrder& order, int64_t begin) {
-  return order.part == 0 || begin % order.part == 0;
+bool BeginsSum(const ChainOrder& order, int64_t begin) {
+  return order.part == 0 || begin < order.part || begin % order.part == 0;
 }
 
-int64_t BlockEnd(const ChainOrder& order, int64_t size, int64_t begin) {
-  if (order.block == 0) return size;
+int64_t BlockEnd(const ChainOrder& order, int64_t all, int64_t at) {
+  // Each part is cut as if it were all.
+  const int64_t first = order.part > 0 ? at / order.part * order.part : 0;
+  const int64_t size = order.part > 0 ? std::min(order.part, all - first) : all;
+  const int64_t begin = at - first;
+  if (order.block == 0) return first + size;
   const int64_t halved = order.halve == Halving::kRest ? size - begin : size;
   int64_t block = order.block;
   if (block < halved && halved < order.halve_below) {
     block = order.halve == Halving::kDown ? halved / 2 : (halved + 1) / 2;
   }
-  return std::min(size, begin + block);
+  return first + std::min(size, begin + block);
 }
 
 float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, bool has_c, float c,

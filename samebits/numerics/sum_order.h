@@ -42,8 +42,9 @@ struct ChainOrder {
   int64_t block = 0;        // elements of a block; 0: all elements are one block
   int64_t halve_below = 0;  // more than a block but fewer elements than this are halved
   Halving halve = Halving::kDown;
-  // Elements of a part, a multiple of block: the sums of a part's blocks are added to each other,
-  // as by one of several threads, before their sum is added to c. 0: every block is a part.
+  // Elements of a part, as one of several threads takes it: a part is cut into blocks as if it were
+  // all. The first part's sums are added to c, those of each later part to each other before their
+  // sum is. 0: no parts.
   int64_t part = 0;
   // Steps of a group of elements, where a step is a sum tree in postfix form (element of the group,
   // or kJoin: the two before are added). A step of one element is a product joining the sum; any
@@ -129,8 +130,9 @@ float Dot(const SumOrder& order, int64_t size, const float* x, const float* w, b
 // Joins the lanes of a stage, which it may change.
 float JoinLanes(const LaneStage& stage, float* lanes);
 
-// Whether a part begins with the block that begins at `begin`.
-bool BeginsPart(const ChainOrder& order, int64_t begin);
+// Whether the sum of the block that begins at `begin` is added to c, alone or with the further
+// blocks of its part; otherwise it is added to the block before.
+bool BeginsSum(const ChainOrder& order, int64_t begin);
 
 // Where the block of `size` elements that begins at `begin` < size ends.
 int64_t BlockEnd(const ChainOrder& order, int64_t size, int64_t begin);

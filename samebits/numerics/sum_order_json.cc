@@ -128,11 +128,8 @@ ChainOrder ReadChain(const Json& json, const std::string& place) {
     Fail(ErrorCode::kBadInput, "{}: 'halve_below' must be above 'block' ({}), found {}", place,
          order.block, order.halve_below);
   }
-  if (order.part != 0 &&
-      (order.block == 0 || order.part % order.block != 0 || order.halve_below != 0)) {
-    Fail(ErrorCode::kBadInput,
-         "{}: 'part' must be a multiple of 'block' ({}), without 'halve_below', found {}", place,
-         order.block, order.part);
+  if (order.part != 0 && order.start_in_chain) {
+    Fail(ErrorCode::kBadInput, "{}: \"start\": \"chain\" goes not with 'part'", place);
   }
   if (order.tile != 0 && (!order.group.empty() || order.tail_descending)) {
     Fail(ErrorCode::kBadInput, "{}: 'tile' goes with neither 'group' nor 'tail'", place);

@@ -136,10 +136,18 @@ TEST(SumOrder, PartsOfBlocks) {
   const auto block = [&](int k) {
     return std::fma(o.x[k + 1], o.w[k + 1], std::fma(o.x[k], o.w[k], 0.0F));
   };
-  const float parts = (2.5F + (block(0) + block(2))) + (block(4) + block(6));
+  const float parts = ((2.5F + block(0)) + block(2)) + (block(4) + block(6));
   ExpectDot(R"({"family": "chain", "block": 2, "part": 4})", o, parts + block(8), 2.5F, true);
   ExpectDot(R"({"family": "chain", "block": 2, "part": 4, "first": "set"})", o,
             ((block(0) + block(2)) + (block(4) + block(6))) + block(8));
+  // Parts of 5: blocks of 3 and 2, halved as if 5 were all there is.
+  const auto chain = [&](int begin, int end) {
+    float s = 0.0F;
+    for (int k = begin; k < end; ++k) s = std::fma(o.x[k], o.w[k], s);
+    return s;
+  };
+  ExpectDot(R"({"family": "chain", "block": 4, "halve_below": 8, "halve": "up", "part": 5})", o,
+            ((1.5F + chain(0, 3)) + chain(3, 5)) + (chain(5, 8) + chain(8, 10)), 1.5F, true);
 }
 
 TEST(SumOrder, PairsAndDistances) {
@@ -249,8 +257,7 @@ TEST(SumOrder, ReaderRefuses) {
       {R"({"family": "chain", "tile": -1})", "'tile'"},
       {R"({"family": "chain", "tile": 4, "group": [1, 0]})", "'tile' goes with neither"},
       {R"({"family": "chain", "tile": 4, "tail": "descending"})", "'tile' goes with neither"},
-      {R"({"family": "chain", "part": 4})", "'part' must be a multiple of 'block' (0)"},
-      {R"({"family": "chain", "block": 4, "part": 6})", "'part' must be a multiple"},
+      {R"({"family": "chain", "part": 4, "start": "chain"})", "goes not with 'part'"},
       {R"({"family": "chain", "product": "exact"})", "expected \"fused\" or \"rounded\""},
       {R"({"family": "chain", "halve": "up and down"})",
        "'halve': expected \"down\", \"up\" or \"rest\""},

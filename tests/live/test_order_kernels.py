@@ -41,10 +41,10 @@ def replay_products(samebits_program: Any) -> Run:
 def _rules(dtype: str) -> list[SumRule]:
     rules: list[SumRule] = []
     for rows in (1, 5):
-        rules += known_rules.product_rules(dtype, rows, 2, OUTS)
+        rules += known_rules.product_rules(dtype, rows, 2, OUTS, SIZE)
         rules += known_rules.context_rules(dtype, rows, 2)
         rules += known_rules.sdpa_context_rules(dtype, rows)
-    rules += known_rules.product_rules(dtype, ROWS, 2, 1)  # rules by row
+    rules += known_rules.product_rules(dtype, ROWS, 2, 1, SIZE)  # rules by row
     rules += known_rules.sdpa_score_rules(dtype, 6, 11)
     # A joined pair of halves, each a chain.
     postfix: list[int] = []
