@@ -244,8 +244,9 @@ def context_rules(dtype: str, rows: int, threads: int) -> list[SumRule]:
 
 
 def _wide_context_rules(rows: int) -> list[SumRule]:
-    few = [WIDE_AXPY_RULE] if rows == 1 else []
-    return [*few, WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
+    blocked = [WIDE_BLOCKED_RULE, WIDE_BLOCKED_REST_RULE]
+    # More rows with a single key have it too.
+    return [WIDE_AXPY_RULE, *blocked] if rows == 1 else [*blocked, WIDE_AXPY_RULE]
 
 
 _EIGHTS = ChainOrder(group=(0, 1, 2, 3, (((4, 5), 6), 7)), start_in_chain=True, fused=False)
