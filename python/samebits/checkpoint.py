@@ -56,6 +56,18 @@ def _text(path: Path, name: str, entry: Any, size: int) -> tuple[str, int, int]:
     return f"{name}\0{dtype}\0[{shape}]\0", low, high
 
 
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """Of all tensors. Raises OSError or ValueError without a checkpoint."""
+    shapes = {}
+    for path in shards(folder):
+        for name, entry in _header(path)[0].items():
+            shape = entry.get("shape") if isinstance(entry, dict) else None
+            if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+                raise ValueError(f"{path}: no safetensors file: tensor {name[:60]!r}")
+            shapes[name] = shape
+    return shapes
+
+
 def checkpoint_digest(folder: str | os.PathLike[str]) -> str:
     """`checkpoint_digest` of docs/trace-format.md. Raises OSError or ValueError without one."""
     root = Path(folder)

@@ -1,4 +1,4 @@
-"""python -m samebits probe: how torch adds on this machine, as a profile."""
+"""python -m samebits probe: how torch, or jax, adds on this machine, as a profile."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samebits.cli_arguments import at_least, check_model, check_out, load, load_model
-from samebits.profile import SECTIONS
+from samebits.profile import SECTIONS, compared, unproven
 from samebits.progress import Progress
 from samebits.trace import DTYPES
 
+Json = dict[str, Any]
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -25,7 +26,11 @@ A profile covers what was probed and nothing else: the lengths of --prompts, eac
 dtype and one number of threads.
 
 An entry that no known order explains is searched for, and when that fails it is written all the
-same, as unproven, with the counts; the exit code is then 1."""
+same, as unproven, with the counts; the exit code is then 1.
+
+--framework jax: linear layers as jax.numpy.dot (kernel [in, out]) and as lax.dot_general (weight
+[out, in]), and the products of attention, under jit. Needs jax and no torch; samebits does not
+replay such a profile yet. XLA takes as many threads as the process may use: taskset limits them."""
 
 
 def _lengths(text: str) -> list[int]:
@@ -48,12 +53,13 @@ def _lengths(text: str) -> list[int]:
 def register(subparsers: Subparsers) -> None:
     probe = subparsers.add_parser(
         "probe",
-        help="find and prove in which order torch adds on this machine",
-        description="Finds in which order torch adds here, for what a model meets, and proves it.",
+        help="find and prove in which order torch or jax adds on this machine",
+        description="Finds in which order torch or jax adds here, for what a model meets: proven.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = probe.add_argument
+    add("--framework", choices=("torch", "jax"), default="torch", help="default: torch")
     add("--model", required=True, type=Path, metavar="DIR", help="Hugging Face folder")
     add("--dtype", choices=DTYPES, default="bfloat16", help="default: bfloat16")
     add(
@@ -70,9 +76,7 @@ def register(subparsers: Subparsers) -> None:
     probe.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    check_model(arguments.model)
-    check_out(arguments.out, arguments.model)
+def _of_torch(arguments: argparse.Namespace) -> Json:
     import torch
     import transformers
 
@@ -87,22 +91,39 @@ def run(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model, arguments.dtype, "eager")
     attentions = probing.ATTENTIONS if arguments.attention == "both" else [arguments.attention]
     wanted = probing.Wanted(arguments.prompts, arguments.steps, arguments.batch, attentions)
-    begin = time.monotonic()
     with closing(Progress("probe")) as progress:
-        profile = probing.probe(model, wanted, progress)
+        return probing.probe(model, wanted, progress)
+
+
+def _of_jax(arguments: argparse.Namespace) -> Json:
+    for name, otherwise in (("batch", 1), ("attention", "both"), ("threads", None)):
+        if getattr(arguments, name) != otherwise:
+            raise ValueError(f"--{name} goes with --framework torch alone")
+    from samebits import probe_jax
+
+    wanted = probe_jax.Wanted(arguments.prompts, arguments.steps)
+    with closing(Progress("probe")) as progress:
+        return probe_jax.probe_jax(arguments.model, arguments.dtype, wanted, progress)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    check_model(arguments.model)
+    check_out(arguments.out, arguments.model)
+    begin = time.monotonic()
+    profile = _of_torch(arguments) if arguments.framework == "torch" else _of_jax(arguments)
     temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}.part")
     try:
         temporary.write_text(json.dumps(profile, separators=(",", ":")) + "\n", encoding="utf-8")
         os.replace(temporary, arguments.out)
     finally:
         temporary.unlink(missing_ok=True)
-    missing = probing.unproven(profile)
+    missing = unproven(profile)
     for line in missing:
         print(f"not proven: {line}", file=sys.stderr)
     products = sum(len(profile[section]) for section in SECTIONS)
     print(
         f"{arguments.out}: {products} entries of matrix products under {len(profile['rules'])} "
-        f"rules, {len(profile['functions'])} functions; {probing.compared(profile):,} values "
+        f"rules, {len(profile['functions'])} functions; {compared(profile):,} values "
         f"compared, {len(missing)} entries not proven; {time.monotonic() - begin:.0f} s",
         file=sys.stderr,
     )

@@ -7,17 +7,15 @@ become one file, with what depends on the process (where the weights lie, the ro
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from samebits import probe_gemm, probe_ops, shapes
-from samebits.profile import FORMAT, SECTIONS, digest, merge
+from samebits.profile import FORMAT, cpu, digest, merge
 from samebits.torch_capture import weight_alignment
 
 Json = dict[str, Any]
@@ -36,18 +34,6 @@ class Wanted:
     steps: int
     batch: int = 1
     attentions: Sequence[str] = ATTENTIONS
-
-
-def _cpu() -> tuple[str, list[str]]:
-    """Model name and flags, as the kernel tells them."""
-    fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass
-    return fields.get("model name", platform.machine()), sorted(fields.get("flags", "").split())
 
 
 def _sizes(model: Any, wanted: Wanted, dtype: torch.dtype) -> probe_ops.Sizes:
@@ -92,7 +78,7 @@ def probe(model: Any, wanted: Wanted, progress: Progress = lambda *_: None) -> J
     for load in loads:
         entries += probe_gemm.probe_products(load, dtype, products)
     sizes = _sizes(model, wanted, model.dtype)
-    name, flags = _cpu()
+    name, flags = cpu()
     profile: Json = {
         "format": FORMAT,
         "framework": "torch",
@@ -114,32 +100,3 @@ def probe(model: Any, wanted: Wanted, progress: Progress = lambda *_: None) -> J
     }
     profile["digest"] = digest(profile)
     return profile
-
-
-def unproven(profile: Json) -> list[str]:
-    """A line for each entry that was not proven."""
-    lines = []
-    for section in SECTIONS:
-        for entry in profile[section]:
-            proof = entry["proof"]
-            if proof["differing"] or not proof["compared"]:
-                shape = {key: entry[key] for key in entry if key not in ("rule", "proof")}
-                lines.append(f"{section} {shape}: {proof['differing']} of {proof['compared']}")
-    for name, found in profile["functions"].items():
-        for one in found if isinstance(found, list) else [found]:
-            proof = one["proof"]
-            if proof["differing"] or not proof["compared"]:
-                lines.append(f"{name}: {proof['differing']} of {proof['compared']}")
-    return lines
-
-
-def compared(profile: Json) -> int:
-    """Values that all proofs together compared."""
-    count = 0
-    for section in SECTIONS:
-        count += sum(entry["proof"]["compared"] for entry in profile[section])
-    for found in profile["functions"].values():
-        count += sum(
-            one["proof"]["compared"] for one in (found if isinstance(found, list) else [found])
-        )
-    return count

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from samebits.orders import Json
@@ -90,3 +92,44 @@ def digest(profile: Json) -> str:
     rest = {key: value for key, value in profile.items() if key != "digest"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def cpu() -> tuple[str, list[str]]:
+    """Model name and flags, as the kernel tells them."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    return fields.get("model name", platform.machine()), sorted(fields.get("flags", "").split())
+
+
+def unproven(profile: Json) -> list[str]:
+    """A line for each entry that was not proven."""
+    lines = []
+    for section in SECTIONS:
+        for entry in profile[section]:
+            proof = entry["proof"]
+            if proof["differing"] or not proof["compared"]:
+                shape = {key: entry[key] for key in entry if key not in ("rule", "proof")}
+                lines.append(f"{section} {shape}: {proof['differing']} of {proof['compared']}")
+    for name, found in profile["functions"].items():
+        for one in found if isinstance(found, list) else [found]:
+            proof = one["proof"]
+            if proof["differing"] or not proof["compared"]:
+                lines.append(f"{name}: {proof['differing']} of {proof['compared']}")
+    return lines
+
+
+def compared(profile: Json) -> int:
+    """Values that all proofs together compared."""
+    count = 0
+    for section in SECTIONS:
+        count += sum(entry["proof"]["compared"] for entry in profile[section])
+    for found in profile["functions"].values():
+        count += sum(
+            one["proof"]["compared"] for one in (found if isinstance(found, list) else [found])
+        )
+    return count

@@ -26,7 +26,8 @@ import torch
 import transformers
 
 import samebits
-from samebits.probe import Wanted, compared, probe, unproven
+from samebits.probe import Wanted, probe
+from samebits.profile import compared, unproven
 
 GOLDEN = Path(__file__).resolve().parent
 ROOT = GOLDEN.parents[1]

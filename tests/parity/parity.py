@@ -20,7 +20,8 @@ import torch
 import transformers
 
 import samebits
-from samebits.probe import Wanted, probe, unproven
+from samebits.probe import Wanted, probe
+from samebits.profile import unproven
 
 # Qwen2 with biases as large as Qwen2.5's, which make the scores large and their rounding coarse.
 SIZES: dict[str, dict[str, Any]] = {
