@@ -172,7 +172,7 @@ class Bench:
         assert difference["only_a"] == difference["only_b"] == []
         assert not difference["inputs_differ"]
         counts.not_proven |= set(unproven(self.found))
-        tokens = len(rows[0]) + steps
+        tokens = len(rows[0])  # of the prompt; every step is one more
         for node in difference["nodes"]:
             assert "not_comparable" not in node, node
             counts.add(component_of(node["name"], tokens), node["elements"], node["differing"])
