@@ -117,7 +117,7 @@ TEST(SumOrder, FlushIsForBlocksOnly) {
 
 TEST(SumOrder, Tiles) {
   const Operands o = Random(7);  // tiles of 4 and 3 elements
-  const auto& [x, w] = o;
+  const std::vector<float>&x = o.x, &w = o.w;
   const auto chain = [&](int a, int b) { return std::fma(x[b], w[b], std::fma(x[a], w[a], 0.0F)); };
   const float first = chain(0, 2) + chain(1, 3);
   const float second = chain(4, 6) + std::fma(x[5], w[5], 0.0F);
@@ -152,7 +152,7 @@ TEST(SumOrder, PartsOfBlocks) {
 
 TEST(SumOrder, PairsAndDistances) {
   const Operands o = Random(10);  // a turn of 8 elements in 4 lanes, and one of 2 with zeros behind
-  const auto& [x, w] = o;
+  const std::vector<float>&x = o.x, &w = o.w;
   const auto lane = [&](int l, float s) {
     return std::fma(x[2 * l], w[2 * l], std::fma(x[2 * l + 1], w[2 * l + 1], s));
   };
