@@ -1,7 +1,8 @@
 """0 differing bits against transformers as it is installed; table.py has the whole comparison.
 
-Where the probe could not prove an entry (another CPU, another torch), the case is skipped with the
-list of what is not proven; a difference under a proven profile is a failure.
+Where the probe could not prove an entry (another CPU, another torch), every node that hangs on
+proven entries alone must still have its bits, replayed from the reference's own inputs; then the
+case is skipped with the list of what is not proven. A difference under a proven profile fails.
 """
 
 from __future__ import annotations
