@@ -28,7 +28,7 @@ struct NodeResult {
   // Not in the trace, but on the way to this tensor, which was replayed from what is in it with
   // not one value differing.
   std::string inside;
-  std::string cause;                        // of a bug
+  std::string cause;  // of a bug
   // Largest distance to our own run of the whole model with Hugging Face's rounding, or nothing
   // where that run was left out.
   std::optional<double> propagated;

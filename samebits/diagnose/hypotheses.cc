@@ -84,7 +84,7 @@ void NormHypotheses(const Replay& base, const ReplaySource& source, List& list) 
     r.node.weights[0] = other;
     Add(list, "weights-swapped", fmt::format("uses {}", other), r);
   }
-  for (double eps : EpsCandidates(node.attributes.eps)) {
+  for (double eps : EpsCandidates(base, source)) {
     list.push_back(WithValue({"norm-eps", "", base, {}, node.attributes.eps}, eps));
   }
   if (source.dtype == DType::kF32) return;

@@ -39,15 +39,51 @@ double Roundest(double low, double high, double value) {
   return value;
 }
 
+// From y = x w / sqrt(mean(x^2) + eps), by the rows where eps counts most; 0 where it can not be
+// told.
+double EstimatedEps(const Replay& base, const ReplaySource& source) {
+  const TensorView* input = source.tensor(base.node.inputs[0]);
+  const TensorView* output = source.tensor(base.node.outputs[0]);
+  if (input == nullptr || output == nullptr) return 0;
+  const std::vector<double> x = ToDoubles(*input), y = ToDoubles(*output);
+  const std::vector<double> w = ToDoubles(source.checkpoint->Get(base.node.weights[0]));
+  const size_t size = w.size();
+  if (size == 0 || x.size() != y.size() || x.size() % size != 0) return 0;
+  std::vector<std::pair<double, double>> rows;  // mean square, eps
+  std::vector<double> factors;
+  for (size_t begin = 0; begin < x.size(); begin += size) {
+    double squares = 0;
+    factors.clear();
+    for (size_t i = 0; i < size; ++i) {
+      const double value = x[begin + i];
+      squares += value * value;
+      const double product = value * (w[i] + base.weight_offset);
+      if (product != 0 && std::isfinite(product)) factors.push_back(y[begin + i] / product);
+    }
+    const double mean = squares / static_cast<double>(size);
+    if (factors.empty() || !std::isfinite(mean)) continue;
+    const double factor = Median(factors);
+    if (factor > 0 && std::isfinite(factor)) rows.emplace_back(mean, 1 / (factor * factor) - mean);
+  }
+  if (rows.empty()) return 0;
+  std::sort(rows.begin(), rows.end());
+  std::vector<double> smallest;
+  for (size_t i = 0; i < std::min<size_t>(rows.size(), 9); ++i) smallest.push_back(rows[i].second);
+  return Median(smallest);
+}
+
 }  // namespace
 
-std::vector<double> EpsCandidates(double configured) {
+std::vector<double> EpsCandidates(const Replay& base, const ReplaySource& source) {
   // The usual ones first: of values that do equally well the first is taken.
   std::vector<double> values = {1e-5, 1e-6, 1e-8, 1e-12, 1e-7, 1e-3, 0};
   for (int exponent = -10; exponent <= -2; ++exponent) {
     for (double digit : {1.0, 3.0}) values.push_back(digit * std::pow(10.0, exponent));
   }
-  return Without(values, configured);
+  if (const double eps = EstimatedEps(base, source); eps > 0) {
+    for (int digits = 1; digits <= 4; ++digits) values.push_back(Significant(eps, digits));
+  }
+  return Without(values, base.node.attributes.eps);
 }
 
 double RefineScalar(double start, double spread, const std::function<Judgement(double)>& judge) {

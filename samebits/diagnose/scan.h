@@ -10,7 +10,7 @@
 
 namespace samebits {
 
-std::vector<double> EpsCandidates(double configured);
+std::vector<double> EpsCandidates(const Replay& base, const ReplaySource& source);
 
 // theta of cos or sin, from the usual ones and from the angles that the trace shows.
 std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& source);
