@@ -163,18 +163,24 @@ def _fused_context_check(
     return check
 
 
-def _blocks_of_context(product: Product, load: Workload, dtype: str, block: Block) -> list[SumRule]:
-    """Rules with the tiles that a packed product shows."""
+def _packed_rules(
+    product: Product, load: Workload, dtype: str, block: Block, scores: bool
+) -> list[SumRule]:
+    """Rules with the tiles that a packed product shows: of q k^T (``scores``), or of p v."""
+    size, outs = load.head_dim, block.keys
+    if not scores:
+        size, outs = outs, size
 
     def one_row(x: Floats, w: Floats) -> Floats:
-        v = np.zeros((x.size, load.head_dim), np.float32)
-        v[:, : w.shape[0]] = w.T
-        p = to_torch(np.tile(x, (block.rows, 1)), dtype)
-        y = aligned(torch.zeros(block.rows, load.head_dim))
-        product(False, aligned(to_torch(v, dtype)), p, y, 0.0)
+        full = np.zeros((outs, size), np.float32)
+        full[: w.shape[0]] = w
+        a = to_torch(full, dtype)
+        b = to_torch(np.tile(x, (block.rows, 1)), dtype)
+        y = aligned(torch.zeros(block.rows, outs))
+        product(scores, aligned(a if scores else a.T.contiguous()), b, y, 0.0)
         return to_numpy(y)[0, : w.shape[0]]
 
-    return known_rules.packed_rules(scan(one_row, block.keys, load.head_dim, dtype))
+    return known_rules.packed_rules(scan(one_row, size, outs, dtype))
 
 
 def probe_fused(
@@ -191,7 +197,7 @@ def probe_fused(
             products[True] = _Packed(dtype)
     except (OSError, AttributeError):
         pass
-    scores = {
+    data = {
         packed: [_FusedScores(load, dtype, product, exact) for exact in kinds]
         for packed, product in products.items()
     }
@@ -203,15 +209,15 @@ def probe_fused(
         keys_of: Json = {"head_dim": load.head_dim, "matrices": items}
         if block.packed:
             keys_of = {**keys_of, "matrices": [1, _MANY], "packed": True}
-        checks = [one.check(rows, keys) for one in scores[block.packed]]
+        checks = [one.check(rows, keys) for one in data[block.packed]]
         known = known_rules.sdpa_score_rules(dtype, rows, keys)
         if block.packed:
-            known = [known_rules.TILES_RULE, *known]
+            known = [*_packed_rules(product, load, dtype, block, scores=True), *known]
         yield Entry("sdpa_scores", keys_of, rows, keys, prove(known, checks))
         known = known_rules.sdpa_context_rules(dtype, rows)
         likely = [known_rules.BLOCKED_RULE] if rows > 3 and dtype != "float32" else []
         if block.packed:
-            likely = _blocks_of_context(product, load, dtype, block)
+            likely = _packed_rules(product, load, dtype, block, scores=False)
         for accumulate in (False, True):
             checks = [
                 _fused_context_check(load, dtype, product, (rows, keys, accumulate), exact)
