@@ -53,7 +53,11 @@ void CheckShapes(const Graph& graph, const Trace& trace) {
       const TensorView* view = trace.Find(name);
       if (view == nullptr) continue;
       const Shape expected = OutputShape(graph, node, name, trace.tokens());
-      if (view->shape != expected) {
+      // A rotation of a part of the head: a bug that is named, no unreadable trace.
+      const bool partial = node.kind == OpKind::kRotary && view->shape.size() == 2 &&
+                           view->shape[0] == expected[0] && view->shape[1] < expected[1] &&
+                           view->shape[1] >= 2 && view->shape[1] % 2 == 0;
+      if (view->shape != expected && !partial) {
         Fail(ErrorCode::kBadInput,
              "{}: tensor '{}': shape {}, expected {} from config.json and {} input_ids",
              trace.path(), name, ShapeToString(view->shape), ShapeToString(expected),
@@ -78,6 +82,8 @@ class Checker {
     source_.dtype = trace.info().dtype;
     source_.input_ids = trace.info().input_ids;
     source_.positions = trace.info().positions;
+    source_.chunks = trace.info().chunks;
+    source_.dots = std::make_shared<DotCache>();
     source_.tensor = [this](std::string_view name) { return trace_.Find(name); };
   }
 
@@ -377,7 +383,7 @@ void Checker::RunEndToEnd() {
     }
     RunWhole(source_, forms, [&](const std::string& name, const TensorView& ours) {
       const TensorView* recorded = trace_.Find(name);
-      if (recorded == nullptr) return;
+      if (recorded == nullptr || recorded->shape != ours.shape) return;
       if (reference && !name.ends_with(".scores")) {
         for (NodeResult& node : result_.nodes) {
           if (node.name == name) node.propagated = CompareTensors(ours, *recorded).max_abs;

@@ -24,6 +24,14 @@ void Form::Apply(Replay& replay) const {
       replay.scale_place = ScalePlace::kOnQuery;
     } else if (id == "kept-fp32") {
       replay.kept_fp32 = true;
+    } else if (id == "sums-truncated") {
+      replay.truncating_sums = true;
+    } else if (id == "products-tf32") {
+      replay.products = tf32;
+    } else if (id == "products-bf16x3") {
+      replay.products = exact::Products::kBf16x3;
+    } else if (id == "exp-approximate") {
+      replay.exp_error = exp_error;
     } else {
       CheckFailed(__FILE__, __LINE__, "id", "not a chain");
     }
@@ -49,6 +57,17 @@ ChainText DescribeChain(const std::string& id) {
       {"scale-on-query",
        {"multiplies the query by the scale before q k^T", "multiply the product by the scale"}},
       {"kept-fp32", {"keeps the result in fp32", "cast the result to the model's dtype"}},
+      {"sums-truncated",
+       {"adds with an accumulator that cuts bits off, as tensor cores do",
+        "accumulate in IEEE fp32 (no tensor cores)"}},
+      {"products-tf32",
+       {"multiplies TF32 operands: 10 bits of mantissa",
+        "torch.backends.cuda.matmul.allow_tf32 = False; jax_default_matmul_precision = highest"}},
+      {"products-bf16x3",
+       {"multiplies float32 as three products of bfloat16 parts",
+        "jax_default_matmul_precision = highest"}},
+      {"exp-approximate", {"has an approximate exponential", "use an exponential that is good to "
+                                                            "the last bits"}},
   };
   const auto found = kTexts.find(id);
   SAMEBITS_CHECK(found != kTexts.end(), id);
@@ -103,6 +122,38 @@ std::vector<Form> FormsOf(const Replay& replay, DType model, bool wider, bool we
   if (weights_rounded) {
     for (const auto& chain : chains) forms.push_back({chain, true, true});
   }
+  return forms;
+}
+
+std::vector<Form> AccumulatorForms(const Replay& replay, DType model,
+                                   const std::vector<std::string>& chains) {
+  std::vector<Form> forms;
+  const auto add = [&](std::vector<std::string> more, exact::Products tf32) {
+    Form form;
+    form.chains = chains;
+    form.chains.insert(form.chains.end(), more.begin(), more.end());
+    form.tf32 = tf32;
+    forms.push_back(std::move(form));
+  };
+  using exact::Products;
+  const OpKind kind = replay.node.kind;
+  const bool probs = kind == OpKind::kAttention && replay.output == 1;
+  if (probs || kind == OpKind::kActivation) add({"exp-approximate"}, Products::kTf32Even);
+  if (probs || (kind != OpKind::kLinear && kind != OpKind::kAttention)) return forms;
+  if (model == DType::kF32) {
+    // Products that lose bits are a stronger statement than sums that do: those widen the bounds.
+    for (const bool truncated : {false, true}) {
+      std::vector<std::string> sums;
+      if (truncated) sums = {"sums-truncated"};
+      for (const Products tf32 : {Products::kTf32Even, Products::kTf32Away, Products::kTf32Cut}) {
+        add({"products-tf32"}, tf32);
+        if (truncated) forms.back().chains.push_back(sums[0]);
+      }
+      add({"products-bf16x3"}, Products::kTf32Even);
+      if (truncated) forms.back().chains.push_back(sums[0]);
+    }
+  }
+  add({"sums-truncated"}, Products::kTf32Even);
   return forms;
 }
 

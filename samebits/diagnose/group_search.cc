@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 #include <tuple>
+
+#include "samebits/diagnose/silent.h"
 
 namespace samebits {
 namespace {
@@ -39,11 +42,13 @@ class ItemSearch {
     rows_ = ScreeningRows(base_, source.tokens());
   }
 
-  Explanation Explain(const Judgement& graph) {
+  // `likely`: causes that were found in other nodes of the group; one of them that leaves nothing
+  // outside is enough.
+  Explanation Explain(const Judgement& graph, const std::set<std::string>& likely) {
     Explanation result;
     result.graph = graph;
     graph_ = whole() ? graph : Screen(base_);
-    Trial best = BestSingle(base_, graph_, deep_);
+    Trial best = BestSingle(base_, graph_, deep_, likely);
     if (deep_ && best.judgement.outside > 0) {
       const Trial pair = BestPair();
       const bool much_better = pair.judgement.outside * kLikelyFactor <= best.judgement.outside;
@@ -70,11 +75,21 @@ class ItemSearch {
   }
 
   // The best single edit of `base`, which leaves `judgement`; nothing when none is better.
-  Trial BestSingle(const Replay& base, const Judgement& judgement, bool refine) const {
+  Trial BestSingle(const Replay& base, const Judgement& judgement, bool refine,
+                   const std::set<std::string>& likely = {}) const {
     Trial best{{}, judgement};
     std::optional<Hypothesis> scalar;
     Judgement best_scalar;
-    for (Hypothesis& hypothesis : HypothesesFor(base, source_)) {
+    std::vector<Hypothesis> hypotheses = HypothesesFor(base, source_);
+    const auto others = std::stable_partition(
+        hypotheses.begin(), hypotheses.end(),
+        [&](const Hypothesis& h) { return likely.contains(h.cause); });
+    for (auto it = hypotheses.begin(); it != hypotheses.end(); ++it) {
+      Hypothesis& hypothesis = *it;
+      if (it == others && best.judgement.outside == 0 &&
+          Explains(judgement, best.judgement, source_.dtype)) {
+        break;
+      }
       const Judgement trial = Screen(hypothesis.replay);
       // Rows that a mask leaves without any key can not be judged, and must not win by that.
       if (trial.elements * 2 < judgement.elements) continue;
@@ -174,83 +189,10 @@ Score ScoreOf(const std::vector<Explanation>& explanations, const Form& form) {
   return score;
 }
 
-// An edit of eps that moves so few values that none is outside: decided on all norms together by
-// how many values are equal under the edit only, and by the strength of its effect.
-void FindSilentEps(const std::vector<Item>& items, const ReplaySource& source,
-                   GroupResult& result) {
-  const Form& form = result.form;
-  double best_gain = 0, best_eps = 0;
-  for (double eps : {0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3}) {
-    Flips sum;
-    if (std::fabs(eps - items.front().replay.node.attributes.eps) <= 1e-9 * eps) continue;
-    for (const Item& item : items) {
-      Replay base = item.replay;
-      form.Apply(base);
-      Replay edited = base;
-      edited.node.attributes.eps = eps;
-      const Flips f = CompareReplays(base, edited, source, *item.candidate);
-      sum.plus += f.plus;
-      sum.minus += f.minus;
-      sum.qe += f.qe;
-      sum.ee += f.ee;
-      sum.qq += f.qq;
-      sum.elements += f.elements;
-    }
-    if (sum.ee == 0) continue;
-    const double alpha = sum.qe / sum.ee;
-    const auto plus = static_cast<double>(sum.plus), minus = static_cast<double>(sum.minus);
-    const double z = plus + minus > 0 ? (plus - minus) / std::sqrt(plus + minus) : 0;
-    // Errors of a row are correlated: ten times the standard error of independent ones.
-    const double error = 10 * std::sqrt(sum.qq / static_cast<double>(sum.elements) / sum.ee);
-    const bool shown =
-        source.dtype == DType::kF32 ? error < 0.2 : z >= 4 && sum.minus * 4 <= sum.plus;
-    if (!shown || alpha < 0.5 || alpha > 2) continue;
-    const double gain = source.dtype == DType::kF32 ? 1 / std::fabs(1 - alpha + 1e-9) : z;
-    if (gain > best_gain) {
-      best_gain = gain;
-      best_eps = eps;
-    }
-  }
-  if (best_gain == 0) return;
-  for (size_t i = 0; i < items.size(); ++i) {
-    Replay base = items[i].replay;
-    form.Apply(base);
-    const Hypothesis h = WithValue({"norm-eps", "", base, {}, base.node.attributes.eps}, best_eps);
-    const Judgement j = Judge(h.replay, source, *items[i].candidate);
-    if (j.not_equal >= result.items[i].graph.not_equal) continue;
-    result.items[i].hypotheses = {h};
-    result.items[i].cause = j;
-  }
-}
-
-// All items as the graph says, under one form.
-GroupResult JudgeForm(const std::vector<Item>& items, const Form& form,
-                      const ReplaySource& source) {
-  GroupResult result;
-  result.form = form;
-  for (const Item& item : items) {
-    Replay replay = item.replay;
-    form.Apply(replay);
-    Explanation e;
-    e.graph = Judge(replay, source, *item.candidate);
-    result.items.push_back(std::move(e));
-  }
-  return result;
-}
-
-// Looks for the causes of what `judged` leaves outside.
-GroupResult ExplainForm(const std::vector<Item>& items, GroupResult judged,
-                        const ReplaySource& source, bool deep) {
-  constexpr int kTries = 2;  // where the closer look found nothing on so many, it won't on others
-  int misses = 0;
-  for (size_t i = 0; i < items.size(); ++i) {
-    Explanation& e = judged.items[i];
-    if (e.graph.outside == 0) continue;
-    e = ItemSearch(items[i], judged.form, source, deep && misses < kTries).Explain(e.graph);
-    misses += e.hypotheses.empty() ? 1 : 0;
-  }
-  AgreeOnValue(items, source, judged.items);
-  return judged;
+Judgement JudgeItem(const Item& item, const Form& form, const ReplaySource& source) {
+  Replay replay = item.replay;
+  form.Apply(replay);
+  return Judge(replay, source, *item.candidate);
 }
 
 bool Unexplained(const GroupResult& result) {
@@ -259,50 +201,156 @@ bool Unexplained(const GroupResult& result) {
   });
 }
 
-bool NothingOutside(const GroupResult& result) {
-  return std::all_of(result.items.begin(), result.items.end(),
-                     [](const Explanation& e) { return e.graph.outside == 0; });
+int64_t ItemsOutside(const GroupResult& result) {
+  return std::count_if(result.items.begin(), result.items.end(),
+                       [](const Explanation& e) { return e.graph.outside > 0; });
 }
+
+// The search for one group.
+class GroupSearch {
+ public:
+  GroupSearch(const std::vector<Item>& items, const ReplaySource& source)
+      : items_(items), source_(source) {}
+
+  GroupResult Run() {
+    std::vector<GroupResult> judged = JudgeForms();
+    for (GroupResult& form : judged) {
+      if (ItemsOutside(form) == 0) return form;  // this form alone explains every node
+    }
+    std::optional<GroupResult> best;
+    Explore(judged, best);
+    if (Unexplained(*best)) TryAccumulators(judged, best);
+    return *best;
+  }
+
+ private:
+  // All items as the graph says. The other forms only when Hugging Face's leaves something outside.
+  std::vector<GroupResult> JudgeForms() {
+    const Item& first = items_.front();
+    const bool wider = DTypeSize(first.candidate->dtype) > DTypeSize(source_.dtype);
+    bool weights_rounded = false;
+    for (const std::string& name : first.replay.node.weights) {
+      weights_rounded = weights_rounded || source_.checkpoint->Get(name).dtype != source_.dtype;
+    }
+    const std::vector<Form> forms = FormsOf(first.replay, source_.dtype, wider, weights_rounded);
+    std::vector<GroupResult> judged(forms.size());
+    for (size_t f = 0; f < forms.size(); ++f) judged[f].form = forms[f];
+    for (const Item& item : items_) {
+      judged[0].items.push_back({JudgeItem(item, forms[0], source_), {}, {}});
+    }
+    if (ItemsOutside(judged[0]) == 0) return {judged[0]};
+    // Item by item, so that each exact sum is computed once.
+    for (const Item& item : items_) {
+      for (size_t f = 1; f < forms.size(); ++f) {
+        judged[f].items.push_back({JudgeItem(item, forms[f], source_), {}, {}});
+      }
+    }
+    return judged;
+  }
+
+  // Looks for causes under the forms that leave the fewest nodes outside. Which of them is the
+  // port's shows at a few nodes: under the right one the right cause leaves nothing.
+  void Explore(const std::vector<GroupResult>& judged, std::optional<GroupResult>& best) {
+    int64_t fewest = std::numeric_limits<int64_t>::max();
+    for (const GroupResult& form : judged) fewest = std::min(fewest, ItemsOutside(form));
+    std::vector<std::pair<Score, size_t>> order;
+    for (size_t f = 0; f < judged.size(); ++f) {
+      if (ItemsOutside(judged[f]) > fewest) continue;
+      order.emplace_back(ScoreOf(ExplainForm(judged[f], false, kSamples).items, judged[f].form), f);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    constexpr size_t kForms = 2;
+    for (size_t i = 0; i < std::min(kForms, order.size()); ++i) {
+      Consider(ExplainForm(judged[order[i].second], false), best);
+      if (!Unexplained(*best)) return;
+    }
+    // Look closer, under the plain form and under the best one.
+    const auto likely = std::find_if(judged.begin(), judged.end(), [&](const GroupResult& g) {
+      return g.form == best->form;
+    });
+    Consider(ExplainForm(judged.front(), true), best);
+    if (Unexplained(*best) && likely != judged.begin()) Consider(ExplainForm(*likely, true), best);
+  }
+
+  static void Consider(GroupResult trial, std::optional<GroupResult>& best) {
+    if (!best || ScoreOf(trial.items, trial.form) < ScoreOf(best->items, best->form)) {
+      best = std::move(trial);
+    }
+  }
+
+  // Accumulators are hypotheses, too: one that leaves nothing outside explains the group.
+  void TryAccumulators(const std::vector<GroupResult>& judged, std::optional<GroupResult>& best) {
+    std::vector<std::vector<std::string>> chains;
+    for (const GroupResult& form : judged) {
+      if (!form.form.truncate) chains.push_back(form.form.chains);
+    }
+    for (const auto& chain : chains) {
+      for (Form form : AccumulatorForms(items_.front().replay, source_.dtype, chain)) {
+        GroupResult trial;
+        if (form.chains.back() == "exp-approximate") {
+          // The smallest error that fits, up to what an exponential in bfloat16 has.
+          for (int bits = 22; bits >= 11; --bits) {
+            form.exp_error = std::ldexp(1.0, -bits);
+            trial = JudgeAll(form);
+            if (ItemsOutside(trial) == 0) break;
+          }
+        } else {
+          trial = JudgeAll(form);
+        }
+        if (ItemsOutside(trial) == 0) {
+          best = std::move(trial);
+          return;
+        }
+        // Bugs beside it, in less than half of the nodes.
+        if (2 * ItemsOutside(trial) <= static_cast<int64_t>(items_.size()) &&
+            form.chains.back() != "exp-approximate") {
+          Consider(ExplainForm(trial, false), best);
+        }
+      }
+    }
+  }
+
+  GroupResult JudgeAll(const Form& form) {
+    GroupResult result;
+    result.form = form;
+    for (const Item& item : items_) {
+      result.items.push_back({JudgeItem(item, form, source_), {}, {}});
+    }
+    return result;
+  }
+
+  // Looks for the causes of what `judged` leaves outside: of all items, or of one of each module
+  // (`samples`).
+  static constexpr bool kSamples = true;
+  GroupResult ExplainForm(GroupResult judged, bool deep, bool samples = false) {
+    constexpr int kTries = 2;  // where a closer look found nothing on so many, it won't on others
+    int misses = 0;
+    std::set<std::string> seen, causes;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      Explanation& e = judged.items[i];
+      if (e.graph.outside == 0) continue;
+      const std::string& name = items_[i].replay.node.name;
+      if (samples && !seen.insert(name.substr(name.rfind('.') + 1)).second) continue;
+      e = ItemSearch(items_[i], judged.form, source_, deep && misses < kTries)
+              .Explain(e.graph, causes);
+      misses += e.hypotheses.empty() ? 1 : 0;
+      for (const Hypothesis& h : e.hypotheses) causes.insert(h.cause);
+    }
+    AgreeOnValue(items_, source_, judged.items);
+    return judged;
+  }
+
+  const std::vector<Item>& items_;
+  const ReplaySource& source_;
+};
 
 }  // namespace
 
 GroupResult SearchGroup(const std::vector<Item>& items, const ReplaySource& source) {
-  const Item& first = items.front();
-  const bool wider = DTypeSize(first.candidate->dtype) > DTypeSize(source.dtype);
-  bool weights_rounded = false;
-  for (const std::string& name : first.replay.node.weights) {
-    weights_rounded = weights_rounded || source.checkpoint->Get(name).dtype != source.dtype;
-  }
-  const std::vector<Form> forms = FormsOf(first.replay, source.dtype, wider, weights_rounded);
-  std::vector<GroupResult> judged;
-  std::optional<GroupResult> best;
-  for (const Form& form : forms) {
-    judged.push_back(JudgeForm(items, form, source));
-    if (!NothingOutside(judged.back())) continue;
-    best = judged.back();  // this form alone explains every node
-    break;
-  }
-  const auto consider = [&](GroupResult trial) {
-    if (!best || ScoreOf(trial.items, trial.form) < ScoreOf(best->items, best->form)) {
-      best = std::move(trial);
-    }
-  };
-  if (!best) {
-    for (const GroupResult& form : judged) consider(ExplainForm(items, form, source, false));
-  }
-  if (Unexplained(*best)) {  // look closer, under the plain form and under the best one
-    const auto same_form = [&](const GroupResult& g) {
-      return g.form.chains == best->form.chains && g.form.truncate == best->form.truncate &&
-             g.form.truncate_weights == best->form.truncate_weights;
-    };
-    const GroupResult likely = *std::find_if(judged.begin(), judged.end(), same_form);
-    consider(ExplainForm(items, judged.front(), source, true));
-    if (Unexplained(*best)) consider(ExplainForm(items, likely, source, true));
-  }
-  if (first.replay.node.kind == OpKind::kRmsNorm && NothingOutside(*best) && !best->form.truncate) {
-    FindSilentEps(items, source, *best);
-  }
-  return *best;
+  GroupResult result = GroupSearch(items, source).Run();
+  if (ItemsOutside(result) == 0 && !result.form.truncate) FindSilent(items, source, result);
+  return result;
 }
 
 ValueRange RangeOf(const std::vector<std::pair<const Item*, const Hypothesis*>>& items,

@@ -86,7 +86,10 @@ class NodeRun {
  private:
   bool Recorded(const std::string& name) const {
     const TensorView* view = source_.tensor(name);
-    return view != nullptr && view->dtype == source_.dtype;
+    if (view == nullptr || view->dtype != source_.dtype) return false;
+    const Node* producer = source_.graph->Producer(name);
+    return producer != nullptr &&
+           view->shape == OutputShape(*source_.graph, *producer, name, source_.tokens());
   }
 
   // Of scores: what a token does not see may hold anything.

@@ -101,6 +101,11 @@ Judgement Judge(const Replay& replay, const ReplaySource& source, const TensorVi
     begin = part.end;
     const Expectation e = Evaluate(replay, source, candidate.dtype, part);
     const std::vector<double> values = GatherRows(candidate, part, per_head);
+    if (e.y.size() != values.size()) {  // another shape than this replay gives
+      const auto all = static_cast<int64_t>(values.size());
+      total.Merge({all, all, all, all, kInfinity, kInfinity, kInfinity, 0});
+      continue;
+    }
     constexpr size_t kPiece = 1 << 14;
     std::mutex mutex;
     const auto pieces = static_cast<int64_t>((values.size() + kPiece - 1) / kPiece);

@@ -6,13 +6,17 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "samebits/checkpoint/checkpoint.h"
+#include "samebits/diagnose/dot_cache.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/thread_pool.h"
+#include "samebits/numerics/exact.h"
 #include "samebits/numerics/tail.h"
 
 namespace samebits {
@@ -52,6 +56,22 @@ using LowPrecisionForm = int;
 inline constexpr int kSoftmaxForms = 5;
 inline constexpr int kActivationForms = 3;
 
+// Outputs of a linear that are rows of other weights than its own, or of its own in another order:
+// output n is row `row[n].second` of weights[row[n].first], with that row's bias if there is one.
+struct RowMap {
+  std::vector<std::string> weights, biases;  // biases: parallel, or empty
+  std::vector<std::pair<int, int64_t>> row;
+};
+
+// Where rotary tables lose bits: the inverse frequency, the position, or their product.
+enum class RotaryRounding { kNone, kFrequency, kPosition, kAngle };
+
+// Where tanh caps a value: in fp32 with one cast, or each step in the model's dtype.
+struct Softcap {
+  double cap = 0;  // 0: none
+  bool stepwise = false;
+};
+
 struct Replay {
   Node node;
   int output = 0;  // index into node.outputs
@@ -65,7 +85,29 @@ struct Replay {
   bool truncate = false;          // every cast cuts bits off
   bool truncate_weights = false;  // the cast of the weights, too
 
+  // How the port adds and multiplies, where that is not IEEE fp32 (exact.h).
+  exact::Products products = exact::Products::kFull;
+  bool truncating_sums = false;  // tensor cores: every addition may cut bits off
+  double exp_error = 0;          // relative, of every exponential
+
   // What a graph can not say, since it is wrong.
+  std::optional<DType> rounded_to;      // the output has the bits of this narrower dtype
+  std::optional<DType> weight_through;  // the weights were rounded to this dtype before
+  std::shared_ptr<const RowMap> row_map;
+  double embedding_factor = 1;
+  bool mean_subtracted = false;   // LayerNorm
+  bool weight_left_out = false;   // of a norm
+  bool norm_whole_row = false;    // the mean over all heads of a token
+  bool norm_after_rope = false;   // of kRope: rotates, then normalises with node.weights
+  int64_t rotary_dim = 0;         // only so many dimensions of a head are rotated; 0: all
+  double frequency_dim = 0;       // denominator of the exponents of theta; 0: head_dim
+  RotaryRounding rotary_rounding = RotaryRounding::kNone;
+  DType rotary_dtype = DType::kBF16;
+  bool heads_minor = false;       // reads [head_dim, heads] where [heads, head_dim] stands
+  bool heads_minor_output = false;  // of context
+  bool rotates_v = false;         // of context
+  bool drops_first = false;       // kAdd: the residual is left out
+  Softcap softcap;
   bool weight_transposed = false;
   int bias_times = 1;
   double weight_offset = 0;     // RMSNorm: 1 for (1 + w)
@@ -75,6 +117,7 @@ struct Replay {
   bool rotary_interleaved = false;  // cos, sin: columns 2i and 2i + 1 hold pair i
   double sin_sign = 1;              // rotary and rope
   int64_t position_offset = 0;
+  int64_t offset_from = 0;          // only rows from here on are off
   bool rope_interleaved = false;    // pairs are (2i, 2i + 1)
   bool rope_angle_by_pair = false;  //   and pair i takes column i of cos and sin
   bool rope_output_halves = false;  //   and the output has the halves one after the other
@@ -91,8 +134,10 @@ struct ReplaySource {
   const Checkpoint* checkpoint = nullptr;
   ThreadPool* pool = nullptr;
   DType dtype = DType::kF32;  // the model's
+  std::shared_ptr<DotCache> dots = nullptr;  // null: nothing is kept
   std::vector<int64_t> input_ids;
   std::vector<int64_t> positions;
+  std::vector<int64_t> chunks;  // tokens of each forward pass
   std::function<const TensorView*(std::string_view)> tensor;  // null when absent
 
   int64_t tokens() const { return static_cast<int64_t>(input_ids.size()); }

@@ -29,6 +29,7 @@ void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms
     for (const std::string& name : graph.nodes[i].outputs) last_use.try_emplace(name, i);
   }
   ReplaySource source = like;
+  source.dots = nullptr;  // sums are kept by name, and these tensors are others of the same names
   source.tensor = [&](std::string_view name) -> const TensorView* {
     const auto found = tensors.find(name);
     return found == tensors.end() ? nullptr : &found->second.view();

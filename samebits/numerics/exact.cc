@@ -72,25 +72,58 @@ double ReadElement(const TensorView& w, int64_t index) {
 
 }  // namespace
 
+double RoundOperand(Products products, double value) {
+  if (products == Products::kFull || !std::isfinite(value) || value == 0) return value;
+  if (products == Products::kBf16) return RoundToDType(value, DType::kBF16);
+  if (products == Products::kBf16x3) {
+    const double high = RoundToDType(value, DType::kBF16);
+    return high + RoundToDType(value - high, DType::kBF16);
+  }
+  const double step = std::ldexp(1.0, std::ilogb(value) - 10);  // 11 significant bits
+  const double steps = value / step;
+  if (products == Products::kTf32Cut) return std::trunc(steps) * step;
+  if (products == Products::kTf32Away) return std::round(steps) * step;
+  return std::nearbyint(steps) * step;
+}
+
+double LowPart(double value) {
+  return RoundToDType(value - RoundToDType(value, DType::kBF16), DType::kBF16);
+}
+
 void Dots(const DotArgs& args, int64_t out_begin, int64_t out_end) {
   // Rows beyond the end are zeros, so that every block has kRowBlock of them.
   const int64_t padded = (args.rows + kRowBlock - 1) / kRowBlock * kRowBlock;
-  std::vector<double> x(static_cast<size_t>(padded * args.size));
+  const auto elements = static_cast<size_t>(padded * args.size);
+  std::vector<double> x(elements), x_low, row(static_cast<size_t>(args.size)), row_low;
   std::copy_n(args.x, args.rows * args.size, x.begin());
-  std::vector<double> row(static_cast<size_t>(args.size));
+  const bool lossy = args.products != Products::kFull, split = args.products == Products::kBf16x3;
+  if (split) {
+    row_low.resize(row.size());
+    x_low.resize(elements);
+    std::transform(x.begin(), x.end(), x_low.begin(), LowPart);
+  }
+  if (lossy) {
+    for (double& v : x) v = RoundOperand(args.products, v);
+  }
   const bool same = args.w.dtype == args.dtype;
   for (int64_t n = out_begin; n < out_end; ++n) {
     for (int64_t k = 0; k < args.size; ++k) {
-      const double w = ReadElement(args.w, args.transposed ? k * args.outs + n : n * args.size + k);
+      double w = ReadElement(args.w, args.transposed ? k * args.outs + n : n * args.size + k);
+      if (args.through) w = RoundToDType(w, *args.through);
       row[k] = same            ? w
                : args.truncate ? TruncateToDType(w, args.dtype)
                                : RoundToDType(w, args.dtype);
     }
+    if (split) std::transform(row.begin(), row.end(), row_low.begin(), LowPart);
+    if (lossy) {
+      for (double& w : row) w = RoundOperand(args.products, w);
+    }
     for (int64_t r = 0; r < args.rows; r += kRowBlock) {
-      double sums[kRowBlock], magnitudes[kRowBlock];
+      double sums[kRowBlock], magnitudes[kRowBlock], low[kRowBlock] = {}, unused[kRowBlock];
       DotBlock(row.data(), &x[r * args.size], args.size, sums, magnitudes);
+      if (split) DotBlock(row_low.data(), &x_low[r * args.size], args.size, low, unused);
       for (int64_t i = 0; i < std::min<int64_t>(kRowBlock, args.rows - r); ++i) {
-        args.y[(r + i) * args.outs + n] = sums[i];
+        args.y[(r + i) * args.outs + n] = sums[i] - low[i];
         args.magnitude[(r + i) * args.outs + n] = magnitudes[i];
       }
     }
@@ -105,6 +138,26 @@ void RmsNormRow(const double* x, int64_t size, double eps, double* y, double* re
   const double root = std::sqrt(squares / static_cast<double>(size) + eps);
   for (int64_t k = 0; k < size; ++k) y[k] = x[k] / root;
   *relative = Gamma(static_cast<double>(size) + 2) / 2 + 6 * kUnitRoundoff;
+}
+
+void LayerNormRow(const double* x, int64_t size, double eps, double* y, double* bound) {
+  const auto n = static_cast<double>(size);
+  double sum = 0, magnitude = 0, squares = 0;
+  for (int64_t k = 0; k < size; ++k) {
+    sum += x[k];
+    magnitude += std::fabs(x[k]);
+  }
+  const double mean = sum / n;
+  for (int64_t k = 0; k < size; ++k) squares += (x[k] - mean) * (x[k] - mean);
+  const double root = std::sqrt(squares / n + eps);
+  // The mean errs by gamma(K) mean |x| and its own rounding; what follows as in RmsNormRow, with
+  // each difference rounded as well.
+  const double error = (Gamma(n) * magnitude / n + kUnitRoundoff * std::fabs(mean)) / root;
+  for (int64_t k = 0; k < size; ++k) {
+    y[k] = (x[k] - mean) / root;
+    bound[k] = std::fabs(y[k]) * (Gamma(n + 4) / 2 + 8 * kUnitRoundoff) + error +
+               2 * kUnitRoundoff * std::fabs(x[k]) / root;
+  }
 }
 
 void SoftmaxRow(const double* s, const uint8_t* visible, int64_t keys, double* y, double* bound) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -12,6 +13,19 @@
 #include "samebits/tensor/tensor.h"
 
 namespace samebits::exact {
+
+// How a product of two fp32 operands is formed. Apart from kFull the operands lose bits first, which
+// is deterministic: the sums of what is left err like any other fp32 sums.
+enum class Products {
+  kFull,
+  kTf32Even,  // 11 significant bits each, to nearest even; kTf32Away: ties away from zero,
+  kTf32Away,
+  kTf32Cut,  // cut off
+  kBf16,     // 8 significant bits each, to nearest even
+  kBf16x3,   // high and low parts of 8 bits each; low times low is left out
+};
+double RoundOperand(Products products, double value);  // kBf16x3: high part plus low part
+double LowPart(double value);                          // of kBf16x3
 
 // y[r, n] = sum_k x[r, k] w[n, k] and magnitude[r, n] = sum_k |x[r, k] w[n, k]| for n in the
 // half-open range. x: [rows, size] fp64. w: [outs, size] as stored, each value rounded to `dtype`
@@ -23,6 +37,8 @@ struct DotArgs {
   DType dtype;
   bool transposed = false;
   bool truncate = false;
+  std::optional<DType> through;  // the weights were rounded to this dtype before
+  Products products = Products::kFull;
   int64_t rows, size, outs;
   double* y;
   double* magnitude;
@@ -34,6 +50,9 @@ double SumBound(int64_t n, double magnitude);
 
 // x / sqrt(mean(x^2) + eps) for one row; *bound is relative: B = *relative |y|.
 void RmsNormRow(const double* x, int64_t size, double eps, double* y, double* relative);
+
+// The same of x - mean(x) (LayerNorm without a bias); bound per element.
+void LayerNormRow(const double* x, int64_t size, double eps, double* y, double* bound);
 
 // Softmax over the entries with visible[j] != 0; hidden ones get y = 0. bound per element.
 void SoftmaxRow(const double* s, const uint8_t* visible, int64_t keys, double* y, double* bound);

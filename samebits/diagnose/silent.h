@@ -1,0 +1,15 @@
+// Systematic effects that no single value proves: an edit that moves so few values, or moves them
+// by so little, that nothing is outside its interval. Decided over all nodes of a group together.
+#pragma once
+
+#include <vector>
+
+#include "samebits/diagnose/group_search.h"
+
+namespace samebits {
+
+// Adds the hypothesis that explains `items` better than the graph does, if one does so beyond what
+// rounding can fake. Nothing of `result` may be outside.
+void FindSilent(const std::vector<Item>& items, const ReplaySource& source, GroupResult& result);
+
+}  // namespace samebits
