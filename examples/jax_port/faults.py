@@ -74,6 +74,45 @@ BUGS: dict[str, Bug] = {
         {"all": "{L}.self_attn.q_proj", **_QKV},
         needs_bias=True,
     ),
+    "bias-on-wrong-op": Bug(
+        "the biases of k_proj and v_proj exchanged", {"kv": "{L}.self_attn.k_proj"}, needs_bias=True
+    ),
+    "head-layout": Bug(
+        "projections reshaped to (head_dim, heads), or a fused [q; k; v] split group by group",
+        {"projection": "{L}.self_attn.q_rope", "fused": "{L}.self_attn.q_proj"},
+        variant_needs={"fused": "groups"},
+    ),
+    "layer-order": Bug(
+        "layers sorted by name: 0, 1, 10, 2",
+        {"default": "model.layers.2.input_layernorm"},
+        needs="many layers",
+    ),
+    "lm-head-tying": Bug(
+        "lm_head tied to the embedding by a checkpoint that does not tie",
+        {"default": "lm_head"},
+        needs="untied",
+    ),
+    "weight-random": Bug(
+        "a key that was missing on loading keeps its initial values: normal, std 0.02",
+        {"down_proj": "{L}.mlp.down_proj", "q_proj": "{L}.self_attn.q_proj"},
+    ),
+    "weight-dtype-chain": Bug(
+        "weights loaded through float16",
+        {"f16": "model.embed_tokens"},
+        needs="float32 weights",
+    ),
+    "embedding-scale": Bug(
+        "the embedding times sqrt(hidden_size)", {"default": "model.embed_tokens"}
+    ),
+    "norm-missing": Bug(
+        "no normalisation in front of attention, in front of the MLP, or at the end",
+        {
+            "input": "{L}.input_layernorm",
+            "post": "{L}.post_attention_layernorm",
+            "final": "model.norm",
+        },
+    ),
+    "norm-mean-subtracted": Bug("LayerNorm for RMSNorm", {"default": "{L}.input_layernorm"}),
     "norm-eps": Bug(
         "an eps of its own: 1e-5 where the file says 1e-6 and the reverse, or the value given",
         {"default": "{L}.input_layernorm"},
@@ -84,9 +123,9 @@ BUGS: dict[str, Bug] = {
         {"default": "{L}.input_layernorm", "qk": "{L}.self_attn.q_norm"},
         variant_needs={"qk": "qk_norm"},
     ),
-    "qk-norm-missing": Bug(
-        "q and k are rotated as they are projected",
-        {"default": "{L}.self_attn.q_norm"},
+    "qk-norm": Bug(
+        "q and k are rotated as they are projected, or normalised after the rotation",
+        {"missing": "{L}.self_attn.q_norm", "after-rope": "{L}.self_attn.q_norm"},
         needs="qk_norm",
     ),
     "rope-theta": Bug(
@@ -103,14 +142,35 @@ BUGS: dict[str, Bug] = {
         {"rotate": "{L}.self_attn.q_rope", "sin": "model.rotary.sin"},
     ),
     "rope-position-offset": Bug("positions count from 1", {"1": "model.rotary.cos"}, values=True),
-    "rope-missing": Bug("no rotation", {"default": "{L}.self_attn.q_rope"}),
-    "rope-scaling-missing": Bug(
-        "rope_scaling is not read: the frequencies of theta alone",
-        {"default": "model.rotary.cos"},
-        needs="scaling",
+    "rope-missing": Bug(
+        "no rotation, or none of k",
+        {"default": "{L}.self_attn.q_rope", "k": "{L}.self_attn.k_rope"},
     ),
-    "rope-attention-factor": Bug(
-        "yarn's factor of cos and sin left out", {"default": "model.rotary.cos"}, needs="yarn"
+    "rope-scaling": Bug(
+        "rope_scaling is not read, yarn's factor of cos and sin left out, or the factor doubled",
+        {
+            "missing": "model.rotary.cos",
+            "attention-factor": "model.rotary.cos",
+            "doubled": "model.rotary.cos",
+        },
+        needs="scaling",
+        variant_needs={"attention-factor": "yarn"},
+    ),
+    "rope-partial": Bug(
+        "half of each head is rotated, with tables of half the width",
+        {"half": "model.rotary.cos"},
+    ),
+    "rope-low-precision": Bug(
+        "inverse frequencies, positions or angles in bfloat16",
+        {
+            "frequency": "model.rotary.cos",
+            "angle": "model.rotary.cos",
+            "position": "model.rotary.cos",
+        },
+    ),
+    "rope-row-permutation": Bug(
+        "rows of q_proj and k_proj permuted for pairs (2i, 2i + 1), rotated in halves",
+        {"default": "{L}.self_attn.q_proj"},
     ),
     "attention-scale": Bug(
         "no scale, or 1/sqrt(hidden_size), or the scale applied twice",
@@ -123,27 +183,35 @@ BUGS: dict[str, Bug] = {
     "gqa-head-order": Bug(
         "tile for repeat: head h reads KV head h mod n", {"default": "{L}.self_attn.scores"}
     ),
+    "softcap": Bug(
+        "scores capped at 50, or logits at 30, with tanh, as Gemma 2 does",
+        {"scores": "{L}.self_attn.scores", "logits": "lm_head"},
+    ),
     "mask-missing": Bug("not causal", {"default": "{L}.self_attn.probs"}),
     "mask-offset": Bug(
         "a token does not see itself, or (next) sees the next one",
         {"self": "{L}.self_attn.probs", "next": "{L}.self_attn.probs"},
     ),
-    "window-missing": Bug(
-        "sliding_window is not read", {"default": "{L}.self_attn.probs"}, needs="window"
-    ),
-    "window-off-by-one": Bug(
-        "a window that is wider or narrower by one",
-        {"1": "{L}.self_attn.probs", "-1": "{L}.self_attn.probs"},
-        needs="window",
-    ),
-    "window-size": Bug(
-        "a window of its own, in layers that have none, too",
-        {"5": "{L}.self_attn.probs"},
+    "sliding-window": Bug(
+        "sliding_window is not read, is wider or narrower by one, or the value given, in layers "
+        "that have none, too",
+        {
+            "missing": "{L}.self_attn.probs",
+            "wider": "{L}.self_attn.probs",
+            "narrower": "{L}.self_attn.probs",
+            "5": "{L}.self_attn.probs",
+        },
+        variant_needs={"missing": "window", "wider": "window", "narrower": "window"},
         values=True,
     ),
     "residual-source": Bug(
-        "the residual is the normalised input, in front of attention or of the MLP",
-        {"attention": "{L}.attn_residual", "mlp": "{L}"},
+        "the residual is the normalised input, in front of attention or of the MLP, or is left out",
+        {"attention": "{L}.attn_residual", "mlp": "{L}", "missing": "{L}.attn_residual"},
+    ),
+    "residual-low-precision": Bug(
+        "the residual is kept in bfloat16 by a float32 model",
+        {"default": "{L}.attn_residual"},
+        dtypes=("float32",),
     ),
     "activation": Bug(
         "GELU (erf), GELU (tanh) or ReLU for SiLU",
@@ -154,6 +222,10 @@ BUGS: dict[str, Bug] = {
         {"default": "model.rotary.cos"},
         dtypes=LOW,
         casts_weights=True,
+    ),
+    "accumulator-low-precision": Bug(
+        "products summed in bfloat16, block by block, or float32 operands rounded to bfloat16",
+        {"blocks": "{L}.self_attn.q_proj", "operands": "{L}.self_attn.q_proj"},
     ),
     "softmax-low-precision": Bug(
         "jax.nn.softmax on a bfloat16 array: exp and sum in bfloat16",
@@ -172,6 +244,32 @@ BUGS: dict[str, Bug] = {
     ),
 }
 
+# Not the port but its trace is wrong.
+BUGS |= {
+    "trace-tap-point": Bug(
+        "the last layer recorded after the final norm, scores before the scale, q before its bias",
+        {
+            "final-norm": "model.layers.{N}",
+            "scores": "{L}.self_attn.scores",
+            "bias": "{L}.self_attn.q_proj",
+        },
+        variant_needs={"bias": "bias"},
+    ),
+    "trace-dtype": Bug(
+        "ran in another dtype than stated: (stored) a float32 run cast as it was written, (wide) a "
+        "float32 run that says bfloat16, (upcast) a bfloat16 run written as float32",
+        {"stored": "", "wide": "", "upcast": ""},
+    ),
+    "trace-inputs": Bug(
+        "input_ids of another text, or positions from 1, in the metadata alone",
+        {"ids": "model.embed_tokens", "positions": "model.rotary.cos"},
+    ),
+    "trace-stale": Bug(
+        "one buffer recorded under two names",
+        {"kv": "{L}.self_attn.v_proj", "layers": "model.layers.1"},
+    ),
+}
+
 # Healthy: other places to round. None changes a value in float32 beyond rounding.
 CHAINS: dict[str, str] = {
     "bias-separate": "the bias is added after the product was rounded, as x @ w + b does",
@@ -180,6 +278,14 @@ CHAINS: dict[str, str] = {
     "scale-before-cast": "the scores scaled in float32 before their only cast",
     "scores-fp32": "the scores kept in float32 up to the softmax",
     "scale-bf16": "the scale constant rounded to the scores' dtype, as JAX's weak typing does",
+}
+
+# Healthy: other accumulators than IEEE float32, simulated. The products matter in float32 only.
+ACCUMULATORS: dict[str, str] = {
+    "products-tf32": "operands of products rounded to 10 bits of mantissa",
+    "products-bf16x3": "three products of bfloat16 parts",
+    "sums-truncated": "blocks of 8 products, aligned and cut off, as tensor cores add them",
+    "exp-approximate": "exponentials with a relative error of 2^-14",
 }
 
 
@@ -207,7 +313,7 @@ class Plan:
                 float(variant)
             chosen[name] = variant
         names = frozenset(filter(None, chains.split(",")))
-        if unknown := names - CHAINS.keys():
+        if unknown := names - CHAINS.keys() - ACCUMULATORS.keys():
             raise ValueError(f"no chain {', '.join(sorted(unknown))}; --list prints them")
         where = None if layers == "all" else frozenset(int(n) for n in layers.split(","))
         return cls(chosen, names, where)
@@ -229,4 +335,6 @@ def listing() -> str:
         lines.append(f"  {name}{suffix}: {bug.description}{only}")
     lines.append("healthy rounding chains:")
     lines += [f"  {name}: {text}" for name, text in CHAINS.items()]
+    lines.append("healthy accumulators:")
+    lines += [f"  {name}: {text}" for name, text in ACCUMULATORS.items()]
     return "\n".join(lines)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "samebits/diagnose/judge.h"
+#include "samebits/diagnose/segments.h"
 #include "samebits/engine/replay_plan.h"
 #include "samebits/trace/trace.h"
 
@@ -29,9 +30,18 @@ struct NodeResult {
   // not one value differing.
   std::string inside;
   std::string cause;  // of a bug
+  // Judged together with others, as a part of a segment between recorded tensors: compared with the
+  // noise of legitimate arithmetic, not with a proven interval.
+  bool measured = false;
   // Largest distance to our own run of the whole model with Hugging Face's rounding, or nothing
   // where that run was left out.
   std::optional<double> propagated;
+};
+
+// What a finding in a sparse trace rests on, over all segments that show it.
+struct MeasuredEvidence {
+  SegmentDistance with_graph, with_cause;
+  double noise = 0;  // relative rms of legitimate arithmetic
 };
 
 struct Finding {
@@ -44,6 +54,7 @@ struct Finding {
   std::optional<double> value, expected;        // of a searched scalar
   std::optional<double> value_low, value_high;  // all scanned values in between fit
   std::string fix;
+  std::optional<MeasuredEvidence> measured;
 };
 
 struct ChainResult {
@@ -67,6 +78,8 @@ struct EndToEnd {
 struct CheckResult {
   Grade verdict = Grade::kUnknown;
   std::string first_divergence;  // the first node that is wrong
+  // The last tensor that was judged, when what comes behind it is not in the trace.
+  std::string judged_up_to;
   DType dtype = DType::kF32;
   int64_t tokens = 0;
   std::vector<NodeResult> nodes;

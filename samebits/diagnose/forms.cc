@@ -24,6 +24,10 @@ void Form::Apply(Replay& replay) const {
       replay.scale_place = ScalePlace::kOnQuery;
     } else if (id == "kept-fp32") {
       replay.kept_fp32 = true;
+    } else if (id == "fused-attention") {
+      replay.fused = FusedAttention::kRoundedWeights;
+    } else if (id == "fused-attention-fp32") {
+      replay.fused = FusedAttention::kFloat32;
     } else if (id == "sums-truncated") {
       replay.truncating_sums = true;
     } else if (id == "products-tf32") {
@@ -57,6 +61,13 @@ ChainText DescribeChain(const std::string& id) {
       {"scale-on-query",
        {"multiplies the query by the scale before q k^T", "multiply the product by the scale"}},
       {"kept-fp32", {"keeps the result in fp32", "cast the result to the model's dtype"}},
+      {"fused-attention",
+       {"computes attention in one kernel: scores and sums in fp32, weights cast for the product "
+        "with v",
+        "compare with attn_implementation=\"sdpa\""}},
+      {"fused-attention-fp32",
+       {"computes attention in one kernel, in fp32 up to the only cast",
+        "compare with attn_implementation=\"sdpa\""}},
       {"sums-truncated",
        {"adds with an accumulator that cuts bits off, as tensor cores do",
         "accumulate in IEEE fp32 (no tensor cores)"}},

@@ -305,7 +305,10 @@ class GroupSearch {
         // Bugs beside it, in less than half of the nodes.
         if (2 * ItemsOutside(trial) <= static_cast<int64_t>(items_.size()) &&
             form.chains.back() != "exp-approximate") {
-          Consider(ExplainForm(trial, false), best);
+          GroupResult explained = ExplainForm(trial, false);
+          const Score now = ScoreOf(best->items, best->form);
+          const Score then = ScoreOf(explained.items, explained.form);
+          if (then.unexplained * kLikelyFactor <= now.unexplained) best = std::move(explained);
         }
       }
     }

@@ -50,9 +50,9 @@ void ScoresHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
         {"attention-scale", "", base, {}, static_cast<double>(base.node.attributes.scale)}, scale));
   }
   for (const double cap : {50.0, 30.0, 20.0, 15.0}) {
-    for (const bool stepwise : {false, true}) {
+    for (const Softcap::Rounding rounding : kSoftcapRoundings) {
       Replay r = base;
-      r.softcap = {cap, stepwise};
+      r.softcap = {cap, rounding};
       list.push_back(
           {"softcap", fmt::format("caps the scores at {:g} with tanh", cap), r, cap, {}});
     }

@@ -194,9 +194,9 @@ void LinearHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
       AddHypothesis(list, "lm-head-tying", "uses the embedding for lm_head, which is not tied", r);
     }
     for (const double cap : {30.0, 50.0, 20.0, 15.0}) {
-      for (const bool stepwise : {false, true}) {
+      for (const Softcap::Rounding rounding : kSoftcapRoundings) {
         Replay r = base;
-        r.softcap = {cap, stepwise};
+        r.softcap = {cap, rounding};
         list.push_back({"softcap", fmt::format("caps the logits at {:g} with tanh", cap), r, cap,
                         std::nullopt});
       }

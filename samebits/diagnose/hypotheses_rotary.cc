@@ -93,7 +93,8 @@ void PartialHypotheses(const Replay& base, const ReplaySource& source, Hypothese
   const int64_t d = base.node.attributes.head_dim;
   const TensorView* view = source.tensor(base.node.outputs[static_cast<size_t>(base.output)]);
   const int64_t width = view == nullptr ? d : view->shape.back();
-  if (width < d) {  // the tables themselves have fewer columns
+  // Tables with fewer columns. (Another denominator alone is another theta.)
+  if (width < d) {
     for (const auto denominator : {width, d}) {
       Replay r = base;
       r.rotary_dim = width;
@@ -101,19 +102,6 @@ void PartialHypotheses(const Replay& base, const ReplaySource& source, Hypothese
       AddHypothesis(list, "rope-partial",
                     fmt::format("rotates {} of {} dimensions of a head", width, d), r);
     }
-    return;
-  }
-  if (base.node.attributes.rope.kind != RopeKind::kDefault) return;
-  const int64_t hidden = source.graph->config.hidden_size;
-  for (const double denominator : {d / 2.0, d / 4.0, 2.0 * static_cast<double>(d),
-                                   static_cast<double>(hidden)}) {
-    if (denominator == static_cast<double>(d) || denominator < 1) continue;
-    Replay r = base;
-    r.frequency_dim = denominator;
-    AddHypothesis(list, "rope-partial",
-                  fmt::format("has frequencies theta^(-2i/{:g}) instead of theta^(-2i/{})",
-                              denominator, d),
-                  r);
   }
 }
 

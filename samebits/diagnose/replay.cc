@@ -90,6 +90,7 @@ std::vector<std::string> RequiredTensors(const Replay& replay) {
   if (node.kind == OpKind::kAttention) {
     if (replay.output == 0) return {node.inputs[0], node.inputs[1]};
     if (replay.output == 1) return {node.outputs[0]};
+    if (replay.fused != FusedAttention::kNone) return node.inputs;
     if (replay.rotates_v) {
       return {node.outputs[1], node.inputs[2], "model.rotary.cos", "model.rotary.sin"};
     }
@@ -141,6 +142,7 @@ Expectation Evaluate(const Replay& replay, const ReplaySource& source, DType sto
     case OpKind::kAttention:
       if (replay.output == 0) return EvaluateScores(context);
       if (replay.output == 1) return EvaluateProbs(context);
+      if (replay.fused != FusedAttention::kNone) return EvaluateFusedAttention(context);
       return EvaluateContext(context);
     case OpKind::kActivation:
       return EvaluateActivation(context);

@@ -66,11 +66,19 @@ struct RowMap {
 // Where rotary tables lose bits: the inverse frequency, the position, or their product.
 enum class RotaryRounding { kNone, kFrequency, kPosition, kAngle };
 
-// Where tanh caps a value: in fp32 with one cast, or each step in the model's dtype.
+// Attention in one kernel, of the output context: scores and softmax are never rounded to the model's
+// dtype; the weights exp(s - max) are, for the product with v, or not.
+enum class FusedAttention { kNone, kRoundedWeights, kFloat32 };
+
+// Where tanh caps a value: in fp32 with one cast at the end, from what was rounded before or not, or
+// with each step in the model's dtype.
 struct Softcap {
+  enum class Rounding { kEnd, kBeforeAndEnd, kSteps };
   double cap = 0;  // 0: none
-  bool stepwise = false;
+  Rounding rounding = Rounding::kEnd;
 };
+inline constexpr Softcap::Rounding kSoftcapRoundings[] = {
+    Softcap::Rounding::kEnd, Softcap::Rounding::kBeforeAndEnd, Softcap::Rounding::kSteps};
 
 struct Replay {
   Node node;
@@ -81,7 +89,9 @@ struct Replay {
   ScalePlace scale_place = ScalePlace::kAfterRounding;
   bool norm_weight_fp32 = false;
   bool rope_fp32 = false;
+  bool all_scores = false;        // the masked ones, too
   bool kept_fp32 = false;         // the output stays in fp32 although the model runs in less
+  FusedAttention fused = FusedAttention::kNone;
   bool truncate = false;          // every cast cuts bits off
   bool truncate_weights = false;  // the cast of the weights, too
 

@@ -96,7 +96,8 @@ Expectation EvaluateScores(const ReplayContext& c) {
       const int64_t query = (r * a.heads + head) * d;
       for (int64_t j = 0; j < keys; ++j) {
         const int64_t at = (head * rows + r) * keys + j;
-        if (!Seen(a, MaskKind::kCausal, c.rows.begin + r, j)) {  // masked: may hold anything
+        // Masked: may hold anything.
+        if (!c.replay.all_scores && !Seen(a, MaskKind::kCausal, c.rows.begin + r, j)) {
           e.ignore[at] = 1;
           continue;
         }
@@ -155,7 +156,9 @@ Expectation EvaluateProbs(const ReplayContext& c) {
       visible[j] = Seen(c.attributes(), c.replay.mask, token, j) ? 1 : 0;
       any = any || visible[j] != 0;
     }
-    if (!any) {  // nothing to see: what a port does then is its own affair
+    if (!any && c.replay.all_scores) {  // masked by the lowest finite number, all keys are alike
+      std::fill_n(e.y.begin() + at, keys, 1.0 / static_cast<double>(keys));
+    } else if (!any) {  // nothing to see: what a port does then is its own affair
       std::fill_n(e.ignore.begin() + at, keys, uint8_t{1});
     } else if (low_precision) {
       std::vector<Outcomes> outcomes(static_cast<size_t>(keys));
@@ -215,13 +218,70 @@ Expectation EvaluateContext(const ReplayContext& c) {
   return e;
 }
 
+Expectation EvaluateFusedAttention(const ReplayContext& c) {
+  const Attributes& a = c.attributes();
+  const int64_t d = a.head_dim, keys = c.source.tokens(), rows = c.rows.size();
+  const std::vector<double> q = c.InputRows(0);
+  const std::vector<double> k = GatherRows(c.Input(1), {0, keys}, false), v = Values(c);
+  const bool rounded = c.replay.fused == FusedAttention::kRoundedWeights;
+  Expectation e;
+  e.columns = a.heads * d;
+  e.y.resize(static_cast<size_t>(rows * e.columns));
+  e.bound.resize(e.y.size());
+  c.source.pool->ParallelFor(a.heads * rows, [&](int64_t item) {
+    const int64_t head = item / rows, r = item % rows, kv = KvHead(c, head);
+    std::vector<double> s(static_cast<size_t>(keys), -HUGE_VAL), error(s.size());
+    double top = -HUGE_VAL;
+    for (int64_t j = 0; j < keys; ++j) {
+      if (!Seen(a, c.replay.mask, c.rows.begin + r, j)) continue;
+      double sum = 0, magnitude = 0;
+      for (int64_t i = 0; i < d; ++i) {
+        const double product = q[(r * a.heads + head) * d + i] * k[(j * a.kv_heads + kv) * d + i];
+        sum += product;
+        magnitude += std::fabs(product);
+      }
+      s[j] = sum * a.scale;
+      error[j] = std::fabs(a.scale) * c.SumBound(d + 1, magnitude) +
+                 2 * kUnitRoundoff * std::fabs(s[j]);
+      top = std::max(top, s[j]);
+    }
+    double* y = &e.y[r * e.columns + head * d];
+    double* bound = &e.bound[r * e.columns + head * d];
+    double total = 0;
+    int64_t terms = 0;
+    for (int64_t j = 0; j < keys; ++j) {
+      if (s[j] == -HUGE_VAL) continue;
+      const double weight = std::exp(s[j] - top);
+      const double used = rounded ? RoundToDType(weight, c.model) : weight;
+      total += weight;
+      ++terms;
+      const double relative = error[j] + (top - s[j] + 5) * kUnitRoundoff;
+      for (int64_t i = 0; i < d; ++i) {
+        const double product = used * v[(j * a.kv_heads + kv) * d + i];
+        y[i] += product;
+        bound[i] += 2 * std::fabs(product) * relative;
+      }
+    }
+    for (int64_t i = 0; i < d && total > 0; ++i) {
+      y[i] /= total;
+      bound[i] = bound[i] / total + std::fabs(y[i]) * Gamma(static_cast<double>(terms) + 2);
+    }
+  });
+  e.tail = {c.Last()};
+  return e;
+}
+
 void ApplySoftcap(const ReplayContext& c, Expectation& e) {
   const Softcap& softcap = c.replay.softcap;
   const auto rn = [&](double v) { return RoundToDType(v, c.model); };
+  const bool steps = softcap.rounding == Softcap::Rounding::kSteps;
+  if (softcap.rounding == Softcap::Rounding::kEnd && !e.tail.empty()) {
+    e.tail.back() = RoundStep(DType::kF32);
+  }
   const auto capped = [&](double v, double slack) {
-    const double t = std::tanh(softcap.stepwise ? rn(v / softcap.cap) : v / softcap.cap);
+    const double t = std::tanh(steps ? rn(v / softcap.cap) : v / softcap.cap);
     const double tanh = t * (1 + slack);
-    return ApplyTail({c.Last()}, (softcap.stepwise ? rn(tanh) : tanh) * softcap.cap, 0);
+    return ApplyTail({c.Last()}, (steps ? rn(tanh) : tanh) * softcap.cap, 0);
   };
   constexpr double kSlack = 8 * kUnitRoundoff;  // tanh in fp32, and a division and a product
   e.low.resize(e.y.size());

@@ -51,6 +51,7 @@ Expectation EvaluateLinear(const ReplayContext& c);
 Expectation EvaluateScores(const ReplayContext& c);
 Expectation EvaluateProbs(const ReplayContext& c);
 Expectation EvaluateContext(const ReplayContext& c);
+Expectation EvaluateFusedAttention(const ReplayContext& c);
 
 // Turns y, bound and tail into outcomes (low, y, high), each passed through the cap.
 void ApplySoftcap(const ReplayContext& c, Expectation& e);

@@ -33,6 +33,20 @@ Json FindingJson(const Finding& f) {
   if (f.value_low && *f.value_low != *f.value_high) {
     evidence["value_range"] = {*f.value_low, *f.value_high};
   }
+  if (f.measured) {
+    const auto distance = [](const SegmentDistance& d) {
+      return Json{{"elements", d.elements},
+                  {"differing", d.differing},
+                  {"relative_rms", Number(d.rms)},
+                  {"max_abs", Number(d.max_abs)},
+                  {"max_ulp", Number(d.max_ulp)}};
+    };
+    evidence["measured"] = {{"as_the_graph_says", distance(f.measured->with_graph)},
+                            {"as_the_cause_says", distance(f.measured->with_cause)},
+                            {"noise", Number(f.measured->noise)}};
+    evidence.erase("as_the_graph_says");
+    evidence.erase("as_the_cause_says");
+  }
   return {{"cause", f.cause},
           {"node", f.nodes.front()},
           {"nodes", f.nodes},
@@ -75,10 +89,37 @@ std::string Percent(int64_t part, int64_t whole) {
                                   100.0 * static_cast<double>(part) / static_cast<double>(whole));
 }
 
+// Of a sparse trace: whole segments against the noise of legitimate arithmetic.
+std::string MeasuredText(const Finding& f) {
+  const MeasuredEvidence& m = *f.measured;
+  std::string text;
+  const auto line = [&](const char* what, const SegmentDistance& d) {
+    text += fmt::format("    {} {} of {} recorded values differ, by {:.2g} of their size\n", what,
+                        d.differing, d.elements, d.rms);
+  };
+  if (f.cause == "unexplained") {
+    text += fmt::format("  {}\n", f.detail);
+    line("as it should be:  ", m.with_graph);
+    return text + fmt::format("    legitimate arithmetic is off by {:.2g} here\n    {}\n", m.noise,
+                              f.fix);
+  }
+  text += fmt::format("  the port {}\n", f.detail);
+  line("as it should be:  ", m.with_graph);
+  line("replayed like that:", m.with_cause);
+  if (f.value && f.expected) {
+    text += fmt::format("    value found: {:g}, the checkpoint's: {:g}\n", *f.value, *f.expected);
+  }
+  text += fmt::format("    legitimate arithmetic is off by {:.2g} here (measured, not proven)\n",
+                      m.noise);
+  if (!f.confirmed) text += "    likely: what is left is more than that\n";
+  return text + fmt::format("    {}\n", f.fix);
+}
+
 std::string FindingText(const Finding& f, int64_t layers) {
   std::string text = fmt::format("{}: {}\n", SummarizeNodes(f.nodes, layers), f.cause);
   const Judgement& graph = f.with_graph;
   const Judgement& cause = f.with_cause;
+  if (f.measured) return text + MeasuredText(f);
   if (f.cause == "unexplained") {
     text += fmt::format("  {} of {} values are outside what any order of summation gives ({})\n",
                         graph.outside, graph.elements, Percent(graph.outside, graph.elements));
@@ -108,16 +149,20 @@ std::string FindingText(const Finding& f, int64_t layers) {
 std::string RoundingText(const CheckResult& result) {
   std::map<Grade, int64_t> nodes;
   std::map<std::string, int64_t> identical;
-  int64_t elements = 0, not_equal = 0, bounds = 0;
+  int64_t elements = 0, not_equal = 0, bounds = 0, measured = 0;
   double worst = 0;
   std::string worst_name;
   for (const NodeResult& node : result.nodes) {
     ++nodes[node.grade];
     if (node.grade == Grade::kBug || node.grade == Grade::kUnknown) continue;
+    ++bounds;
+    if (node.measured) {
+      ++measured;
+      continue;
+    }
     if (!node.identical_to.empty()) ++identical[node.identical_to];
     elements += node.base.elements;
     not_equal += node.base.not_equal;
-    ++bounds;
     if (result.dtype == DType::kF32 && node.base.max_ratio > worst) {
       worst = node.base.max_ratio;
       worst_name = node.name;
@@ -131,7 +176,14 @@ std::string RoundingText(const CheckResult& result) {
     text += fmt::format("{} identical to canonical arithmetic, ", identical["canonical"]);
   }
   text += fmt::format("{} identical to the correctly rounded result, {} within rounding\n",
-                      identical["rounded"], nodes[Grade::kRounding]);
+                      identical["rounded"], bounds - measured - identical["replay"] -
+                                                identical["canonical"] - identical["rounded"]);
+  if (measured > 0) {
+    text += fmt::format(
+        "  {} nodes lie between recorded tensors: judged together, by the noise of legitimate "
+        "arithmetic (measured, not proven)\n",
+        measured);
+  }
   text += fmt::format(
       "  {} of {} values differ from the correctly rounded result, none is outside its "
       "proven interval\n",
@@ -212,6 +264,7 @@ Json CheckToJson(const CheckResult& result) {
     if (!node.identical_to.empty()) one["identical_to"] = node.identical_to;
     if (node.replay_differing) one["replay_differing"] = *node.replay_differing;
     if (!node.inside.empty()) one["inside"] = node.inside;
+    if (node.grade != Grade::kUnknown) one["tier"] = node.measured ? "measured" : "proven";
     if (!node.why_unknown.empty()) one["why"] = node.why_unknown;
     nodes.push_back(one);
   }
@@ -224,6 +277,8 @@ Json CheckToJson(const CheckResult& result) {
   Json json = {{"verdict", GradeName(result.verdict)},
                {"first_divergence",
                 result.first_divergence.empty() ? Json(nullptr) : Json(result.first_divergence)},
+               {"judged_up_to",
+                result.judged_up_to.empty() ? Json(nullptr) : Json(result.judged_up_to)},
                {"dtype", ModelDTypeName(result.dtype)},
                {"tokens", result.tokens},
                {"findings", findings},
@@ -255,7 +310,12 @@ std::string CheckToText(const CheckResult& result) {
       text = "COULD NOT TELL: some nodes are not in the trace; nothing wrong in the others.\n\n";
       break;
     case Grade::kRounding:
-      text = "ROUNDING: no bug; all that differs is explained by rounding.\n\n";
+      text = "ROUNDING: no bug; all that differs is explained by rounding.\n";
+      if (!result.judged_up_to.empty()) {
+        text += fmt::format("The trace ends at {}: nothing is said about what comes behind.\n",
+                            result.judged_up_to);
+      }
+      text += "\n";
       break;
     case Grade::kIdentical:
       text = "IDENTICAL: every node has the very bits of a stated arithmetic.\n\n";

@@ -112,9 +112,8 @@ def mixed_cases(shape: str, dtype: str) -> list[Case]:
 
 # Bugs that depend on what Qwen3 and Mistral add, or that are the same code in every family.
 NEW_PARTS = (
-    "norm-weight-plus-one", "qk-norm-missing", "rope-position-offset", "rope-missing",
-    "rope-scaling-missing", "rope-attention-factor", "rope-theta", "window-missing",
-    "window-off-by-one", "window-size", "residual-source",
+    "norm-weight-plus-one", "qk-norm", "rope-position-offset", "rope-missing", "rope-scaling",
+    "rope-theta", "sliding-window", "residual-source",
 )  # fmt: skip
 OLD_SHAPES, NEW_SHAPES = ("A", "B", "C", "L"), ("Q", "M")
 
@@ -125,7 +124,7 @@ def is_short(case: Case) -> bool:
     if case.shape in NEW_SHAPES:
         healthy = not bug and not case.chains
         return healthy or (case.dtype == "bfloat16" and not case.chains and bug in NEW_PARTS)
-    seldom = ("rope-position-offset", "rope-missing", "residual-source", "window-size")
+    seldom = ("rope-position-offset", "rope-missing", "residual-source", "sliding-window")
     return bug not in seldom or (case.shape == "A" and not case.chains)
 
 

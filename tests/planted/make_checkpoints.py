@@ -57,7 +57,13 @@ class Shape:
             "qk_norm": self.model_type == "qwen3",
             "window": self.sliding_window is not None,
             "scaling": scaling != "default",
+            "no scaling": scaling == "default",
             "yarn": scaling == "yarn",
+            "groups": self.num_key_value_heads > 1,
+            "many layers": self.num_hidden_layers > 10,
+            "untied": not self.tie_word_embeddings,
+            "bias": self.model_type == "qwen2",
+            "float32 weights": self.dtype == "float32",
         }[need]
 
 

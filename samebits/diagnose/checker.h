@@ -1,0 +1,92 @@
+// The work of Check, in one place: the members are in check.cc (nodes and findings), check_input.cc
+// (what a trace may be), measurement.cc (when the trace itself is wrong), check_bits.cc (whose bits
+// a node has), end_to_end.cc and visibility.cc.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "samebits/base/error.h"
+#include "samebits/diagnose/check.h"
+#include "samebits/diagnose/group_search.h"
+#include "samebits/diagnose/segment_search.h"
+#include "samebits/engine/arithmetic.h"
+
+namespace samebits {
+
+// Throws Error: traces that the judge does not know (batches, padding), ids beyond the vocabulary,
+// shapes that no hypothesis explains.
+void CheckKind(const Graph& graph, const Trace& trace);
+void CheckShapes(const Graph& graph, const Trace& trace);
+
+class Checker {
+ public:
+  Checker(const Graph& graph, const Checkpoint& checkpoint, const Trace& trace,
+          const CheckOptions& options)
+      : graph_(graph), trace_(trace), options_(options), pool_(options.threads) {
+    source_.graph = &graph;
+    source_.checkpoint = &checkpoint;
+    source_.pool = &pool_;
+    source_.dtype = trace.info().dtype;
+    source_.input_ids = trace.info().input_ids;
+    source_.positions = trace.info().positions;
+    source_.chunks = trace.info().chunks;
+    source_.dots = std::make_shared<DotCache>();
+    source_.tensor = [this](std::string_view name) -> const TensorView* {
+      const auto right = overrides_.find(name);
+      return right == overrides_.end() ? trace_.Find(name) : &right->second->view();
+    };
+  }
+
+  CheckResult Run();
+
+ private:
+  struct Misrecorded {
+    std::string cause, detail;
+  };
+
+  void CheckStatedDType();
+  void CheckStatedInputs();
+  void CheckStatedPositions();
+  void AddTraceFinding(const std::string& cause, const std::string& detail,
+                       std::vector<std::string> nodes);
+  std::shared_ptr<Tensor> Recompute(const Item& item) const;
+  bool UsedAnother(const Item& item, const std::shared_ptr<Tensor>& right);
+  bool FindMisrecorded();
+  Misrecorded DescribeMisrecorded(const Item& item, const NodeResult& node) const;
+  void FindCastTrace();
+
+  void CollectItems();
+  void JudgeGroups();
+  void Interpret(const std::vector<Item>& items, const GroupResult& group);
+  Finding& AddFinding(const Item& item, const Explanation& e, const std::string& cause,
+                      const std::string& detail);
+  void AddRanges(const std::vector<Item>& items, const GroupResult& group);
+  NodeResult& ResultOf(const std::string& name);
+  NodeResult* Healthy(const std::string& name);
+  void JudgeSegments();
+  void AddSegment(const SegmentResult& one);
+  void FindCanonical();
+  void FindReplayed();
+  void FindHiddenEps(Arithmetic& replay);
+  void RunEndToEnd();
+  void Conclude();
+  void ListInvisible();
+
+  const Graph& graph_;
+  const Trace& trace_;
+  const CheckOptions& options_;
+  ThreadPool pool_;
+  ReplaySource source_;
+  CheckResult result_;
+  std::map<std::string, std::vector<Item>> groups_;
+  std::map<std::string, Form> forms_;
+  std::map<std::string, std::string> details_;  // of the first cause that was found in a node
+  // Tensors that the trace does not hold as the port used them: as they should be.
+  std::map<std::string, std::shared_ptr<Tensor>, std::less<>> overrides_;
+  std::map<std::string, Misrecorded> misrecorded_;
+  std::vector<Finding> trace_findings_;
+};
+
+}  // namespace samebits

@@ -1,0 +1,363 @@
+#include "samebits/diagnose/segment_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "samebits/diagnose/segment_edits.h"
+
+namespace samebits {
+namespace {
+
+// Multiplications of all trials for one segment: minutes at most.
+constexpr double kAffordable = 1.5e12;
+// Without agreement up to the noise an explanation must be so much nearer than the graph.
+constexpr double kLikelyFactor = 10;
+// One value that flips early can move a healthy run so many times further than the few runs show
+// that the noise is measured by (measured: 3.7).
+constexpr double kDoubt = 8;
+
+using Forms = std::map<std::string, Form>;
+
+struct Toggle {
+  std::string group;
+  std::vector<std::string> chains;
+};
+
+// The scale stands in one place, attention is one kernel or three.
+void SwitchOn(Form& form, const std::vector<std::string>& chains) {
+  for (const std::string& chain : chains) {
+    for (const char* family : {"scale-", "fused-"}) {
+      if (!chain.starts_with(family)) continue;
+      std::erase_if(form.chains, [&](const std::string& id) { return id.starts_with(family); });
+    }
+    if (std::count(form.chains.begin(), form.chains.end(), chain) == 0) {
+      form.chains.push_back(chain);
+    }
+  }
+}
+
+// One segment with everything that is tried on it.
+class SegmentTrials {
+ public:
+  SegmentTrials(const Segment& segment, const ReplaySource& source)
+      : segment_(segment), source_(source), runner_(segment, source) {}
+
+  // Of the runs with two patterns of rounding errors to the one without.
+  double Noise(const Forms& forms) const {
+    const std::vector<Replay> steps = Steps(forms);
+    const SegmentValues base = runner_.Run(steps);
+    if (base.empty()) return 0;
+    double most = 0;
+    for (const uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+      const SegmentValues moved = runner_.Run(steps, nullptr, nullptr, seed);
+      most = std::max(most, runner_.Distance(moved, base).rms);
+    }
+    return 1.5 * most;  // two legitimate runs differ by more than one of them from the exact one
+  }
+
+  SegmentDistance Distance(const Forms& forms, const std::vector<SegmentEdit>& edits = {}) const {
+    std::vector<Replay> steps = Steps(forms);
+    for (const SegmentEdit& edit : edits) {
+      for (const auto& [step, replay] : Rebased(edit, forms)) steps[step] = replay;
+    }
+    return runner_.Distance(runner_.Run(steps));
+  }
+
+  // The toggles that apply here and are not on.
+  std::vector<Toggle> Toggles(const Forms& forms) const {
+    std::set<std::string> groups;
+    std::vector<Toggle> toggles;
+    for (size_t i = 0; i < segment_.steps.size(); ++i) {
+      const Replay& step = segment_.steps[i];
+      const std::string group = GroupName(step);
+      if (!groups.insert(group).second) continue;
+      std::vector<std::vector<std::string>> chains;
+      for (const Form& form : FormsOf(step, source_.dtype, false, false)) {
+        if (!form.truncate && form.chains.size() == 1) chains.push_back(form.chains);
+      }
+      if (source_.dtype != DType::kF32) chains.push_back({"kept-fp32"});
+      if (source_.dtype != DType::kF32 && group == "scores") {
+        chains.push_back({"scale-before-rounding", "kept-fp32"});
+      }
+      if (group == "context" && source_.tensor(step.node.outputs[1]) == nullptr) {
+        chains.push_back({"fused-attention"});
+        if (source_.dtype != DType::kF32) chains.push_back({"fused-attention-fp32"});
+      }
+      const auto form = forms.find(group);
+      for (const auto& chain : chains) {
+        const bool on =
+            form != forms.end() && std::all_of(chain.begin(), chain.end(), [&](const auto& id) {
+              return std::count(form->second.chains.begin(), form->second.chains.end(), id) > 0;
+            });
+        if (!on) toggles.push_back({group, chain});
+      }
+    }
+    return toggles;
+  }
+
+  // Switches chains on while that brings the run nearer.
+  SegmentDistance SearchChains(Forms& forms, const std::vector<SegmentEdit>& edits,
+                               double noise) const {
+    SegmentDistance best = Distance(forms, edits);
+    while (best.rms > noise) {
+      std::optional<Forms> better;
+      SegmentDistance nearest = best;
+      for (const Toggle& toggle : Toggles(forms)) {
+        Forms trial = forms;
+        SwitchOn(trial[toggle.group], toggle.chains);
+        const SegmentDistance d = Distance(trial, edits);
+        if (d.rms < nearest.rms) {
+          nearest = d;
+          better = std::move(trial);
+        }
+      }
+      constexpr double kWorthIt = 0.95;
+      if (!better || nearest.rms > kWorthIt * best.rms) break;
+      forms = std::move(*better);
+      best = nearest;
+    }
+    return best;
+  }
+
+  // Every edit alone on top of `edits`; the nearest first.
+  std::vector<std::pair<double, SegmentEdit>> RankEdits(
+      const Forms& forms, const std::vector<SegmentEdit>& edits) const {
+    std::vector<Replay> base_steps = Steps(forms);
+    for (const SegmentEdit& edit : edits) {
+      for (const auto& [step, replay] : Rebased(edit, forms)) base_steps[step] = replay;
+    }
+    const SegmentValues base = runner_.Run(base_steps);
+    std::vector<std::pair<double, SegmentEdit>> ranked;
+    if (base.empty()) return ranked;
+    for (SegmentEdit& edit : AllEdits(base_steps, base)) {
+      std::vector<Replay> steps = base_steps;
+      std::vector<bool> changed(steps.size(), false);
+      for (const auto& [step, replay] : edit.steps) {
+        steps[step] = replay;
+        changed[step] = true;
+      }
+      const double rms = runner_.Distance(runner_.Run(steps, &base, &changed)).rms;
+      ranked.emplace_back(rms, std::move(edit));
+    }
+    std::stable_sort(ranked.begin(), ranked.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    return ranked;
+  }
+
+  // The same edit as one that was found in another segment.
+  std::optional<SegmentEdit> Same(const SegmentEdit& edit, const Forms& forms) const {
+    const std::vector<Replay> steps = Steps(forms);
+    const SegmentValues base = runner_.Run(steps);
+    if (base.empty()) return std::nullopt;
+    for (SegmentEdit& other : AllEdits(steps, base)) {
+      if (other.key == edit.key) return std::move(other);
+    }
+    return std::nullopt;
+  }
+
+  size_t CountEdits(const Forms& forms) const {
+    const std::vector<Replay> steps = Steps(forms);
+    const SegmentValues base = runner_.Run(steps);
+    return base.empty() ? 0 : AllEdits(steps, base).size();
+  }
+
+ private:
+  std::vector<Replay> Steps(const Forms& forms) const {
+    std::vector<Replay> steps = segment_.steps;
+    for (Replay& step : steps) {
+      if (const auto form = forms.find(GroupName(step)); form != forms.end()) {
+        form->second.Apply(step);
+      }
+    }
+    return steps;
+  }
+
+  // An edit that was made under other forms.
+  static std::vector<std::pair<size_t, Replay>> Rebased(const SegmentEdit& edit,
+                                                        const Forms& forms) {
+    std::vector<std::pair<size_t, Replay>> steps = edit.steps;
+    for (auto& [step, replay] : steps) {
+      const auto form = forms.find(GroupName(replay));
+      if (form == forms.end() || replay.truncate) continue;
+      form->second.Apply(replay);
+    }
+    return steps;
+  }
+
+  std::vector<SegmentEdit> AllEdits(const std::vector<Replay>& steps,
+                                    const SegmentValues& base) const {
+    ReplaySource source = source_;
+    source.dots = nullptr;
+    source.tensor = [&](std::string_view name) -> const TensorView* {
+      for (size_t i = 0; i + 1 < steps.size(); ++i) {
+        if (segment_.NameOf(i) == name) return &base[i]->view();
+      }
+      return source_.tensor(name);
+    };
+    return EditsOf(segment_, steps, source);
+  }
+
+  const Segment& segment_;
+  const ReplaySource& source_;
+  SegmentRunner runner_;
+};
+
+class SegmentSearch {
+ public:
+  SegmentSearch(const ReplaySource& source, const Forms& known,
+                const std::function<void(int64_t, int64_t)>& progress)
+      : source_(source), progress_(progress) {
+    result_.forms = known;
+  }
+
+  SegmentSearchResult Run() {
+    for (Segment& segment : FindSegments(source_)) {
+      SegmentResult one;
+      one.segment = std::move(segment);
+      result_.segments.push_back(std::move(one));
+    }
+    Measure();
+    SearchChains();
+    int64_t done = 0;
+    for (SegmentResult& one : result_.segments) {
+      if (progress_) progress_(done++, static_cast<int64_t>(result_.segments.size()));
+      if (!one.explained) Explain(one);
+    }
+    SpreadCauses();
+    for (SegmentResult& one : result_.segments) {
+      one.doubtful = !one.explained && one.edits.empty() && one.graph.rms <= kDoubt * one.noise;
+    }
+    return std::move(result_);
+  }
+
+ private:
+  void Measure() {
+    for (SegmentResult& one : result_.segments) {
+      const SegmentTrials trials(one.segment, source_);
+      one.graph = one.cause = trials.Distance(result_.forms);
+      one.noise = trials.Noise(result_.forms);
+      one.explained = one.graph.rms <= one.noise;
+    }
+  }
+
+  // Chains hold for all segments: looked for in two that need an explanation, kept when they bring
+  // all of them nearer together.
+  void SearchChains() {
+    std::vector<SegmentResult*> open;
+    for (SegmentResult& one : result_.segments) {
+      if (!one.explained) open.push_back(&one);
+    }
+    std::set<SegmentResult*> samples;
+    if (!open.empty()) samples = {open.front(), open[open.size() / 2], open.back()};
+    for (SegmentResult* sample : samples) {
+      Forms forms = result_.forms;
+      const SegmentTrials trials(sample->segment, source_);
+      trials.SearchChains(forms, {}, sample->noise);
+      Adopt(forms);
+    }
+  }
+
+  // Takes other forms when they explain more segments, or as many beside a cause.
+  void Adopt(const Forms& forms, bool beside_cause = false) {
+    std::vector<SegmentDistance> distances;
+    int64_t now = 0, then = 0;
+    for (const SegmentResult& one : result_.segments) {
+      distances.push_back(SegmentTrials(one.segment, source_).Distance(forms));
+      now += one.explained ? 1 : 0;
+      then += distances.back().rms <= one.noise ? 1 : 0;
+    }
+    if (then < now || (then == now && !beside_cause)) return;
+    result_.forms = forms;
+    for (size_t i = 0; i < result_.segments.size(); ++i) {
+      SegmentResult& one = result_.segments[i];
+      if (!one.edits.empty()) continue;
+      one.graph = one.cause = distances[i];
+      one.explained = one.graph.rms <= one.noise;
+    }
+  }
+
+  // What was found in another segment first; then the whole list, up to three causes together.
+  void Explain(SegmentResult& one) {
+    const SegmentTrials trials(one.segment, source_);
+    for (const auto& edits : found_) {
+      std::vector<SegmentEdit> same;
+      for (const SegmentEdit& edit : edits) {
+        if (auto here = trials.Same(edit, result_.forms)) same.push_back(std::move(*here));
+      }
+      if (same.size() == edits.size() && Accept(one, trials, same, result_.forms)) return;
+    }
+    const auto count = static_cast<double>(trials.CountEdits(result_.forms));
+    if (2 * count * SegmentCost(one.segment, source_) > kAffordable) {
+      one.searched = false;
+      return;
+    }
+    std::vector<SegmentEdit> edits;
+    Forms forms = result_.forms;
+    constexpr int kCauses = 3;
+    for (int i = 0; i < kCauses; ++i) {
+      auto ranked = trials.RankEdits(forms, edits);
+      if (ranked.empty()) return;
+      const double before = trials.Distance(forms, edits).rms;
+      constexpr double kStep = 0.7;
+      if (ranked.front().first > kStep * before) break;
+      edits.push_back(std::move(ranked.front().second));
+      // With the cause in place the chains show.
+      Forms more = forms;
+      if (trials.SearchChains(more, edits, one.noise).rms < ranked.front().first) forms = more;
+      if (Accept(one, trials, edits, forms)) return;
+    }
+  }
+
+  // A cause comes from the port's code: it is there in segments, too, that would pass without it,
+  // when they are clearly nearer with it.
+  void SpreadCauses() {
+    for (SegmentResult& one : result_.segments) {
+      if (!one.edits.empty() || !one.explained || one.graph.differing == 0) continue;
+      const SegmentTrials trials(one.segment, source_);
+      for (const auto& edits : found_) {
+        std::vector<SegmentEdit> same;
+        for (const SegmentEdit& edit : edits) {
+          if (auto here = trials.Same(edit, result_.forms)) same.push_back(std::move(*here));
+        }
+        if (same.size() != edits.size()) continue;
+        const SegmentDistance d = trials.Distance(result_.forms, same);
+        if (3 * d.rms > one.graph.rms || 3 * d.differing > one.graph.differing) continue;
+        one.edits = std::move(same);
+        one.cause = d;
+        break;
+      }
+    }
+  }
+
+  bool Accept(SegmentResult& one, const SegmentTrials& trials,
+              const std::vector<SegmentEdit>& edits, const Forms& forms) {
+    const SegmentDistance d = trials.Distance(forms, edits);
+    const bool explained = d.rms <= one.noise;
+    if (!explained && d.rms * kLikelyFactor > one.graph.rms) return false;
+    // What may be noise needs an explanation that leaves nearly nothing.
+    const bool doubtful = one.graph.rms <= kDoubt * one.noise;
+    if (doubtful && (d.rms * kLikelyFactor > one.graph.rms || !explained)) return false;
+    one.edits = edits;
+    one.cause = d;
+    one.explained = explained;
+    found_.push_back(edits);
+    if (forms != result_.forms) Adopt(forms, true);
+    return true;
+  }
+
+  const ReplaySource& source_;
+  const std::function<void(int64_t, int64_t)>& progress_;
+  SegmentSearchResult result_;
+  std::vector<std::vector<SegmentEdit>> found_;
+};
+
+}  // namespace
+
+SegmentSearchResult SearchSegments(const ReplaySource& source, const Forms& known,
+                                   const std::function<void(int64_t, int64_t)>& progress) {
+  return SegmentSearch(source, known, progress).Run();
+}
+
+}  // namespace samebits

@@ -1,0 +1,199 @@
+#include "samebits/diagnose/segments.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+#include <set>
+
+#include "samebits/numerics/bounds.h"
+#include "samebits/tensor/convert.h"
+
+namespace samebits {
+namespace {
+
+Replay ReplayOf(const Node& node, size_t output) {
+  Replay replay;
+  replay.node = node;
+  replay.output = static_cast<int>(output);
+  replay.all_scores = true;  // a mask is an edit of what comes behind
+  return replay;
+}
+
+// The share of B that a rounding error typically is: a sum of K terms errs by a few roundings, not
+// by K of them.
+double TypicalShare(const Replay& replay, int64_t keys) {
+  const Attributes& a = replay.node.attributes;
+  switch (replay.node.kind) {
+    case OpKind::kLinear:
+      return 4.0 / static_cast<double>(std::max<int64_t>(4, a.in_features));
+    case OpKind::kRmsNorm:  // of K/2 + 7 roundings
+      return 8.0 / (static_cast<double>(a.in_features) / 2 + 7);
+    case OpKind::kAttention:
+      if (replay.output == 1) return 1;
+      return 4.0 / static_cast<double>(
+                       std::max<int64_t>(4, replay.output == 0 ? a.head_dim : keys));
+    default:
+      return 1;
+  }
+}
+
+}  // namespace
+
+std::vector<Segment> FindSegments(const ReplaySource& source) {
+  struct Place {
+    const Node* node;
+    size_t output;
+  };
+  std::map<std::string, Place, std::less<>> producers;
+  std::map<std::string, size_t, std::less<>> order;
+  for (const Node& node : source.graph->nodes) {
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      producers[node.outputs[i]] = {&node, i};
+      order.try_emplace(node.outputs[i], order.size());
+    }
+  }
+  std::vector<Segment> segments;
+  for (const Node& node : source.graph->nodes) {
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      if (source.tensor(node.outputs[i]) == nullptr) continue;
+      std::set<std::pair<size_t, std::string>> skipped;
+      std::vector<std::string> open = RequiredTensors(ReplayOf(node, i));
+      while (!open.empty()) {
+        const std::string name = open.back();
+        open.pop_back();
+        if (source.tensor(name) != nullptr) continue;
+        const Place place = producers.at(name);
+        if (!skipped.emplace(order.at(name), name).second) continue;
+        for (const std::string& input : RequiredTensors(ReplayOf(*place.node, place.output))) {
+          open.push_back(input);
+        }
+      }
+      if (skipped.empty()) continue;
+      Segment segment;
+      for (const auto& [at, name] : skipped) {
+        segment.steps.push_back(ReplayOf(*producers.at(name).node, producers.at(name).output));
+      }
+      segment.steps.push_back(ReplayOf(node, i));
+      segments.push_back(std::move(segment));
+    }
+  }
+  return segments;
+}
+
+double SegmentCost(const Segment& segment, const ReplaySource& source) {
+  double cost = 0;
+  const auto t = static_cast<double>(source.tokens());
+  for (const Replay& step : segment.steps) {
+    const Attributes& a = step.node.attributes;
+    if (step.node.kind == OpKind::kLinear) {
+      cost += t * static_cast<double>(a.in_features) * static_cast<double>(a.out_features);
+    } else if (step.node.kind == OpKind::kAttention && step.output != 1) {
+      cost += t * t * static_cast<double>(a.heads) * static_cast<double>(a.head_dim);
+    }
+  }
+  return cost;
+}
+
+SegmentRunner::SegmentRunner(const Segment& segment, const ReplaySource& source)
+    : segment_(segment), source_(source) {}
+
+SegmentValues SegmentRunner::Run(const std::vector<Replay>& steps, const SegmentValues* base,
+                                 const std::vector<bool>* changed,
+                                 std::optional<uint64_t> noise) const {
+  SegmentValues values(steps.size());
+  std::map<std::string, size_t, std::less<>> places;
+  for (size_t i = 0; i + 1 < steps.size(); ++i) places[segment_.NameOf(i)] = i;
+  ReplaySource source = source_;
+  source.dots = nullptr;
+  source.tensor = [&](std::string_view name) -> const TensorView* {
+    const auto place = places.find(name);
+    if (place == places.end()) return source_.tensor(name);
+    const auto& tensor = values[place->second];
+    return tensor == nullptr ? nullptr : &tensor->view();
+  };
+  std::set<std::string, std::less<>> dirty;
+  std::mt19937_64 random(noise.value_or(0));
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const Replay& step = steps[i];
+    const std::vector<std::string> inputs = RequiredTensors(step);
+    const bool same =
+        base != nullptr && changed != nullptr && !(*changed)[i] &&
+        std::none_of(inputs.begin(), inputs.end(),
+                     [&](const std::string& name) { return dirty.contains(name); });
+    if (same) {
+      values[i] = (*base)[i];
+      continue;
+    }
+    dirty.insert(segment_.NameOf(i));
+    // An edit that asks for a tensor that is not there, and a shape that an edit does not give.
+    const bool missing = std::any_of(inputs.begin(), inputs.end(), [&](const std::string& name) {
+      return source.tensor(name) == nullptr;
+    });
+    if (missing) return {};
+    const TensorView* recorded =
+        i + 1 == steps.size() ? source_.tensor(segment_.target()) : nullptr;
+    const DType stored = recorded != nullptr ? recorded->dtype
+                         : step.kept_fp32    ? DType::kF32
+                                             : source.dtype;
+    auto tensor = std::make_shared<Tensor>(
+        stored, OutputShape(*source.graph, step.node, segment_.NameOf(i), source.tokens()));
+    const Expectation e = Evaluate(step, source, stored, {0, source.tokens()});
+    if (static_cast<int64_t>(e.y.size()) != tensor->elements()) return {};
+    const double share = noise ? TypicalShare(step, source.tokens()) : 0;
+    std::uniform_real_distribution<double> uniform(-1, 1);
+    for (size_t k = 0; k < e.y.size(); ++k) {
+      if (!e.ignore.empty() && e.ignore[k] != 0) continue;
+      double y = e.y[k];
+      if (noise && !e.bound.empty()) y += share * e.bound[k] * uniform(random);
+      const auto at = static_cast<int64_t>(k);
+      StoreValue(*tensor, at, ApplyTail(e.tail, y, at % e.columns));
+    }
+    values[i] = std::move(tensor);
+  }
+  return values;
+}
+
+SegmentDistance SegmentRunner::Compare(const TensorView& a, const TensorView& b) const {
+  const Replay& last = segment_.steps.back();
+  const bool scores = last.node.kind == OpKind::kAttention && last.output == 0;
+  const int64_t keys = source_.tokens();
+  SegmentDistance d;
+  const std::vector<double> ours = ToDoubles(a), theirs = ToDoubles(b);
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    if (scores && at % keys > at / keys % keys) continue;  // masked: may hold anything
+    ++d.elements;
+    size += std::isfinite(ours[i]) ? ours[i] * ours[i] : 0;
+    if (ours[i] == theirs[i] || (std::isnan(ours[i]) && std::isnan(theirs[i]))) continue;
+    ++d.differing;
+    const double distance = std::fabs(ours[i] - theirs[i]);
+    if (!std::isfinite(distance)) {
+      d.max_abs = d.max_ulp = difference = std::numeric_limits<double>::infinity();
+      continue;
+    }
+    difference += distance * distance;
+    d.max_abs = std::max(d.max_abs, distance);
+    d.max_ulp = std::max(d.max_ulp, distance / (2 * HalfUlp(ours[i], b.dtype)));
+  }
+  d.rms = size > 0 ? std::sqrt(difference / size) : difference > 0 ? 1.0 : 0.0;
+  return d;
+}
+
+SegmentDistance SegmentRunner::Distance(const SegmentValues& values) const {
+  if (values.empty()) {
+    SegmentDistance none;
+    none.rms = std::numeric_limits<double>::infinity();
+    return none;
+  }
+  return Compare(values.back()->view(), *source_.tensor(segment_.target()));
+}
+
+SegmentDistance SegmentRunner::Distance(const SegmentValues& values,
+                                        const SegmentValues& other) const {
+  return Compare(values.back()->view(), other.back()->view());
+}
+
+}  // namespace samebits

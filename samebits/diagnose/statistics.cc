@@ -1,0 +1,108 @@
+#include "samebits/diagnose/statistics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "samebits/tensor/tensor.h"
+
+namespace samebits {
+namespace {
+
+double Correlation(const std::vector<double>& a, const std::vector<double>& b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += a[i] * b[i];
+    aa += a[i] * a[i];
+    bb += b[i] * b[i];
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0;
+}
+
+// The standard deviation of random weights that give `values` from rows of `x`, if such weights can
+// have given them: as large in every row as the row of x is, and normally distributed.
+std::optional<double> RandomWeightSize(const std::vector<double>& values,
+                                       const std::vector<double>& x, int64_t rows) {
+  const size_t outs = values.size() / static_cast<size_t>(rows);
+  const size_t size = x.size() / static_cast<size_t>(rows);
+  std::vector<double> sizes;
+  double second = 0, fourth = 0;
+  for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
+    double norm = 0, squares = 0;
+    for (size_t k = 0; k < size; ++k) norm += x[r * size + k] * x[r * size + k];
+    if (norm == 0) return std::nullopt;
+    for (size_t n = 0; n < outs; ++n) {
+      const double v = values[r * outs + n] * values[r * outs + n] / norm;
+      squares += v;
+      second += v;
+      fourth += v * v;
+    }
+    sizes.push_back(std::sqrt(squares / static_cast<double>(outs)));
+  }
+  const auto all = static_cast<double>(values.size());
+  const double kurtosis = fourth / all / (second / all * second / all);
+  const auto [low, high] = std::minmax_element(sizes.begin(), sizes.end());
+  // Three for a normal distribution; rows of few outputs vary by chance.
+  const double spread = 1 + 6 / std::sqrt(2.0 * static_cast<double>(outs));
+  if (*high > *low * spread * spread || kurtosis < 2 || kurtosis > 4.5) return std::nullopt;
+  return std::sqrt(second / all);
+}
+
+}  // namespace
+
+std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySource& source,
+                                            const TensorView& candidate) {
+  constexpr int64_t kOuts = 32, kRows = 4;
+  if (replay.node.kind != OpKind::kLinear || candidate.shape.back() < kOuts ||
+      source.tokens() < kRows) {
+    return std::nullopt;
+  }
+  Replay bare = replay;
+  bare.bias_times = 0;
+  const RowRange rows{0, std::min<int64_t>(source.tokens(), 64)};
+  const Expectation with = Evaluate(replay, source, candidate.dtype, rows);
+  const Expectation without = Evaluate(bare, source, candidate.dtype, rows);
+  const std::vector<double> values = GatherRows(candidate, rows, false);
+  const std::vector<double> x =
+      GatherRows(*source.tensor(replay.node.inputs[0]), rows, false);
+  std::vector<double> product(values.size()), error(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) return std::nullopt;
+    product[i] = values[i] - (with.y[i] - without.y[i]);
+    error[i] = values[i] - with.y[i];
+  }
+  constexpr double kUnrelated = 0.1, kSame = 0.98;
+  const double likeness = Correlation(product, without.y);
+  if (std::fabs(likeness) < kUnrelated) {
+    if (const auto size = RandomWeightSize(product, x, rows.size())) {
+      return Likeness{"weight-random",
+                      fmt::format("has a weight that is unrelated to {}: as if of random values with "
+                                  "standard deviation {:.2g}",
+                                  replay.node.weights[0], *size)};
+    }
+    return std::nullopt;
+  }
+  // Errors of a narrow accumulator are no multiple of the result, and differ from token to token.
+  const double proportional = std::fabs(Correlation(error, with.y));
+  const auto outs = static_cast<size_t>(candidate.shape.back());
+  double constant = 0, total = 0;
+  for (size_t n = 0; n < outs; ++n) {
+    double mean = 0;
+    for (size_t i = n; i < error.size(); i += outs) {
+      mean += error[i];
+      total += error[i] * error[i];
+    }
+    mean /= static_cast<double>(rows.size());
+    constant += mean * mean * static_cast<double>(rows.size());
+  }
+  const bool per_token = constant < total * (0.6 + 1.0 / static_cast<double>(rows.size()));
+  if (likeness > kSame && proportional < 0.8 && per_token) {
+    return Likeness{"accumulator-low-precision",
+                    "computes the right product with errors that no fp32 accumulator makes"};
+  }
+  return std::nullopt;
+}
+
+}  // namespace samebits

@@ -1,0 +1,47 @@
+#include <algorithm>
+
+#include "samebits/diagnose/checker.h"
+
+namespace samebits {
+
+void Checker::ListInvisible() {
+  const int64_t tokens = trace_.tokens();
+  std::vector<std::string>& list = result_.not_visible;
+  if (tokens == 1) {
+    list.push_back(
+        "one token: mask, rope-theta, rope-interleaved, rope-rotation-direction and softmax errors "
+        "can not show");
+  } else if (tokens < 16) {
+    list.push_back(fmt::format(
+        "{} tokens: rope-theta and norm-eps show little; 16 tokens or more tell them apart",
+        tokens));
+  }
+  if (tokens < 64 && source_.dtype != DType::kF32) {
+    list.push_back("fewer than 64 tokens: a small norm-eps error may stay inside the rounding");
+  }
+  if (source_.dtype == DType::kF32) {
+    list.push_back(
+        "float32: cast-truncation and the low-precision causes have no effect; check a bfloat16 "
+        "trace "
+        "for them");
+  }
+  const ModelConfig& config = graph_.config;
+  const auto narrow = [&](int64_t window) { return window > 0 && window < tokens; };
+  const bool windows = std::any_of(config.layer_windows.begin(), config.layer_windows.end(),
+                                   [](int64_t window) { return window > 0; });
+  if (windows && std::none_of(config.layer_windows.begin(), config.layer_windows.end(), narrow)) {
+    list.push_back(
+        "no more tokens than the sliding window holds: errors of the window can not show");
+  }
+  if (config.rope.kind == RopeKind::kDynamic && tokens <= config.rope.original_length) {
+    list.push_back(
+        fmt::format("dynamic rope scaling begins behind {} tokens: a missing one can not show",
+                    config.rope.original_length));
+  }
+  list.push_back("one sequence without padding: padding and batch errors can not show");
+  if (trace_.info().chunks.size() == 1) {
+    list.push_back("one prefill: errors of the KV cache can not show");
+  }
+}
+
+}  // namespace samebits
