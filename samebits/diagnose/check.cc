@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "samebits/diagnose/checker.h"
 #include "samebits/diagnose/statistics.h"
@@ -16,17 +17,16 @@ void Checker::CollectItems() {
       item.index = result_.nodes.size();
       item.replay.node = node;
       item.replay.output = static_cast<int>(output);
-      item.candidate = trace_.Find(node.outputs[output]);
+      item.candidate = source_.tensor(node.outputs[output]);
       const bool misrecorded = misrecorded_.contains(node.outputs[output]);
       NodeResult node_result;
       node_result.name = node.outputs[output];
       if (item.candidate == nullptr) {
-        node_result.why_unknown = "not in the trace";
-      } else if (misrecorded) {
-        node_result.why_unknown = "not recorded as the port used it";
+        node_result.why_unknown =
+            misrecorded ? "not recorded as the port used it" : "not in the trace";
       } else {
         for (const std::string& input : RequiredTensors(item.replay)) {
-          if (trace_.Find(input) == nullptr) {
+          if (source_.tensor(input) == nullptr) {
             node_result.why_unknown = fmt::format("its input {} is not in the trace", input);
           }
         }
@@ -121,7 +121,11 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
     if (e.graph.outside > 0) {
       Replay replay = item.replay;
       form.Apply(replay);
-      const auto likely = DescribeUnexplained(replay, source_, *item.candidate);
+      const bool low_precision_seen = std::any_of(
+          result_.findings.begin(), result_.findings.end(),
+          [](const Finding& f) { return f.cause == "accumulator-low-precision"; });
+      const auto likely =
+          DescribeUnexplained(replay, source_, *item.candidate, low_precision_seen);
       if (likely) {
         AddFinding(item, e, likely->cause, likely->detail).confirmed = false;
       } else {
@@ -136,12 +140,26 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
     }
   }
   for (const std::string& chain : form.chains) {
-    const ChainText text = DescribeChain(chain);
-    result_.chains.push_back({chain, chain_nodes, text.what, text.advice});
+    ChainText text = DescribeChain(chain);
+    if (chain == "exp-approximate") text.what += fmt::format(": off by up to {:.2g}", form.exp_error);
+    AddChain({chain, chain_nodes, text.what, text.advice});
   }
   const std::string name = GroupName(items.front().replay);
   if (!form.chains.empty()) forms_[name] = Form{form.chains, false, false};
   AddRanges(items, group);
+}
+
+void Checker::AddChain(ChainResult chain) {
+  for (ChainResult& known : result_.chains) {
+    if (known.chain != chain.chain) continue;
+    for (std::string& node : chain.nodes) {
+      if (std::find(known.nodes.begin(), known.nodes.end(), node) == known.nodes.end()) {
+        known.nodes.push_back(std::move(node));
+      }
+    }
+    return;
+  }
+  result_.chains.push_back(std::move(chain));
 }
 
 NodeResult& Checker::ResultOf(const std::string& name) {
@@ -198,6 +216,28 @@ void Checker::Conclude() {
                                               : Grade::kIdentical;
 }
 
+// NaN and infinities spread: the first place is the one to look at.
+void Checker::FindNonFinite() {
+  for (const Node& node : graph_.nodes) {
+    for (const std::string& name : node.outputs) {
+      const TensorView* view = trace_.Find(name);
+      if (view == nullptr) continue;
+      const bool scores = node.kind == OpKind::kAttention && name == node.outputs[0];
+      const int64_t keys = view->shape.back();
+      const std::vector<double> values = ToDoubles(*view);
+      NonFinite found{name, 0, static_cast<int64_t>(values.size()), -1};
+      for (int64_t i = 0; i < found.elements; ++i) {
+        if (std::isfinite(values[static_cast<size_t>(i)])) continue;
+        if (scores && i % keys > i / keys % trace_.tokens()) continue;  // masked: may hold anything
+        if (found.count++ == 0) found.first = i;
+      }
+      if (found.count == 0) continue;
+      result_.non_finite = found;
+      return;
+    }
+  }
+}
+
 void Checker::JudgeGroups() {
   result_.nodes.clear();
   result_.findings.clear();
@@ -239,6 +279,7 @@ CheckResult Checker::Run() {
   }
   result_.findings.insert(result_.findings.begin(), trace_findings_.begin(),
                           trace_findings_.end());
+  FindNonFinite();
   ListInvisible();
   Conclude();
   return std::move(result_);

@@ -75,6 +75,12 @@ struct EndToEnd {
   std::vector<Run> runs;    // the first: Hugging Face's rounding
 };
 
+// The first tensor, in the order of execution, with a NaN or an infinity.
+struct NonFinite {
+  std::string node;
+  int64_t count = 0, elements = 0, first = -1;  // first: index
+};
+
 struct CheckResult {
   Grade verdict = Grade::kUnknown;
   std::string first_divergence;  // the first node that is wrong
@@ -87,6 +93,7 @@ struct CheckResult {
   std::vector<ChainResult> chains;
   std::vector<std::string> not_visible;
   std::optional<EndToEnd> end_to_end;
+  std::optional<NonFinite> non_finite;
 };
 
 struct CheckOptions {

@@ -37,7 +37,7 @@ void Checker::JudgeSegments() {
     }
     for (const std::string& chain : form.chains) {
       const ChainText text = DescribeChain(chain);
-      result_.chains.push_back({chain, nodes, text.what, text.advice});
+      AddChain({chain, nodes, text.what, text.advice});
     }
   }
 }

@@ -34,8 +34,7 @@ class Checker {
     source_.chunks = trace.info().chunks;
     source_.dots = std::make_shared<DotCache>();
     source_.tensor = [this](std::string_view name) -> const TensorView* {
-      const auto right = overrides_.find(name);
-      return right == overrides_.end() ? trace_.Find(name) : &right->second->view();
+      return misrecorded_.contains(name) ? nullptr : trace_.Find(name);
     };
   }
 
@@ -59,6 +58,8 @@ class Checker {
 
   void CollectItems();
   void JudgeGroups();
+  void FindNonFinite();
+  void AddChain(ChainResult chain);
   void Interpret(const std::vector<Item>& items, const GroupResult& group);
   Finding& AddFinding(const Item& item, const Explanation& e, const std::string& cause,
                       const std::string& detail);
@@ -83,9 +84,8 @@ class Checker {
   std::map<std::string, std::vector<Item>> groups_;
   std::map<std::string, Form> forms_;
   std::map<std::string, std::string> details_;  // of the first cause that was found in a node
-  // Tensors that the trace does not hold as the port used them: as they should be.
-  std::map<std::string, std::shared_ptr<Tensor>, std::less<>> overrides_;
-  std::map<std::string, Misrecorded> misrecorded_;
+  // Tensors that the trace does not hold as the port used them: as good as missing.
+  std::map<std::string, Misrecorded, std::less<>> misrecorded_;
   std::vector<Finding> trace_findings_;
 };
 

@@ -352,7 +352,15 @@ class GroupSearch {
 
 GroupResult SearchGroup(const std::vector<Item>& items, const ReplaySource& source) {
   GroupResult result = GroupSearch(items, source).Run();
-  if (ItemsOutside(result) == 0 && !result.form.truncate) FindSilent(items, source, result);
+  if (ItemsOutside(result) > 0 || result.form.truncate) return result;
+  FindSilent(items, source, result);
+  const bool named = std::any_of(
+      result.form.chains.begin(), result.form.chains.end(), [](const std::string& chain) {
+        return chain.starts_with("products-") || chain.starts_with("sums-");
+      });
+  const bool silent = std::any_of(result.items.begin(), result.items.end(),
+                                  [](const Explanation& e) { return !e.hypotheses.empty(); });
+  if (!named && !silent) NameAccumulator(items, source, result);
   return result;
 }
 

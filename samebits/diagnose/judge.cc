@@ -37,12 +37,20 @@ void JudgeElement(const Expectation& e, size_t i, double candidate, DType stored
   const Interval interval = Outcomes(e, i, column, 1);
   ++j.elements;
   const bool inside = Inside(interval, candidate);
+  const double width = interval.high - interval.low;
+  if (width > 0 && std::isfinite(width)) {
+    j.max_bound = std::max(j.max_bound, width / 2);
+    const double size = std::max(std::fabs(interval.low), std::fabs(interval.high));
+    j.width_ulp += width / (2 * HalfUlp(size, stored));
+  } else {
+    ++j.single;
+  }
   if (!inside) {
     ++j.outside;
-    ++j.outside_16;
-  } else if (interval.low != interval.high &&
-             !Inside(Outcomes(e, i, column, 1.0 / 16), candidate)) {
-    ++j.outside_16;
+    ++j.outside_likely;
+  } else if (width > 0 && e.likely_share < 1 &&
+             !Inside(Outcomes(e, i, column, e.likely_share), candidate)) {
+    ++j.outside_likely;
   }
   if (candidate == interval.middle || (inside && std::isnan(candidate))) return;
   ++j.not_equal;
@@ -83,7 +91,10 @@ RowRange NextRows(const TensorView& candidate, bool per_head, int64_t begin, int
 void Judgement::Merge(const Judgement& other) {
   elements += other.elements;
   outside += other.outside;
-  outside_16 += other.outside_16;
+  outside_likely += other.outside_likely;
+  single += other.single;
+  max_bound = std::max(max_bound, other.max_bound);
+  width_ulp += other.width_ulp;
   not_equal += other.not_equal;
   max_abs = std::max(max_abs, other.max_abs);
   max_ulp = std::max(max_ulp, other.max_ulp);
@@ -103,7 +114,11 @@ Judgement Judge(const Replay& replay, const ReplaySource& source, const TensorVi
     const std::vector<double> values = GatherRows(candidate, part, per_head);
     if (e.y.size() != values.size()) {  // another shape than this replay gives
       const auto all = static_cast<int64_t>(values.size());
-      total.Merge({all, all, all, all, kInfinity, kInfinity, kInfinity, 0});
+      Judgement shape;
+      shape.elements = shape.outside = shape.outside_likely = shape.not_equal = all;
+      shape.max_abs = shape.max_ulp = shape.max_ratio = kInfinity;
+      shape.worst = 0;
+      total.Merge(shape);
       continue;
     }
     constexpr size_t kPiece = 1 << 14;

@@ -165,6 +165,7 @@ struct Expectation {
   int64_t columns = 1;        // last axis: what a tail's columns count
   std::vector<double> y;      // exact value of the uncertain stage
   std::vector<double> bound;  // B; empty: 0 everywhere
+  double likely_share = 1;    // of B: what errors that are independent of each other need
   Tail tail;
   // Forms in low precision are not a sum with a tail: they give the outcomes themselves, and y is
   // the middle one (tail empty).

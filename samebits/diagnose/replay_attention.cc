@@ -90,6 +90,7 @@ Expectation EvaluateScores(const ReplayContext& c) {
   e.y.resize(static_cast<size_t>(a.heads * rows * keys));
   e.bound.resize(e.y.size());
   e.ignore.resize(e.y.size());
+  e.likely_share = LikelyShare(static_cast<double>(d + 1));
   c.source.pool->ParallelFor(a.heads, [&](int64_t head) {
     const int64_t kv = KvHead(c, head);
     for (int64_t r = 0; r < rows; ++r) {

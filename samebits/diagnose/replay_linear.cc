@@ -108,6 +108,7 @@ Expectation EvaluateLinear(const ReplayContext& c) {
     }
     e.bound[i] = c.SumBound(size + 1 + inside, e.bound[i]);
   }
+  e.likely_share = LikelyShare(static_cast<double>(size + 1 + inside));
   for (int i = 0; i < after; ++i) {
     e.tail.push_back(c.Middle());
     e.tail.push_back(AddStep(bias));

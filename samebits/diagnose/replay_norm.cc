@@ -80,6 +80,8 @@ Expectation EvaluateRmsNorm(const ReplayContext& c) {
       bound[k] = std::fabs(w[k % size]) * bound[k] + 2 * kUnitRoundoff * std::fabs(y[k]);
     }
   }
+  const double half = static_cast<double>(span + 2) / 2;  // of gamma(K + 2) / 2 + 6 u
+  e.likely_share = (half * LikelyShare(2 * half) + 6) / (half + 6);
   if (weight_inside) {
     e.tail = {c.Last()};
   } else {

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
+#include "samebits/numerics/bounds.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -117,6 +119,75 @@ void FindSilent(const std::vector<Item>& items, const ReplaySource& source, Grou
     result.items[i].hypotheses = {hypothesis};
     result.items[i].cause = judgement;
   }
+}
+
+namespace {
+
+// Errors towards zero and away from it, of the elements whose sum does not cancel.
+struct Directions {
+  int64_t towards = 0, away = 0;
+};
+
+Directions CountDirections(const Item& item, const Form& form, const ReplaySource& source) {
+  Replay replay = item.replay;
+  form.Apply(replay);
+  constexpr int64_t kRows = 64;
+  const RowRange rows{0, std::min<int64_t>(source.tokens(), kRows)};
+  const Expectation e = Evaluate(replay, source, item.candidate->dtype, rows);
+  const std::vector<double> values = GatherRows(*item.candidate, rows, IsPerHead(replay));
+  const double terms = Gamma(static_cast<double>(replay.node.kind == OpKind::kLinear
+                                                     ? replay.node.attributes.in_features
+                                                     : replay.node.attributes.head_dim));
+  Directions d;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!e.ignore.empty() && e.ignore[i] != 0) continue;
+    const double magnitude = e.bound[i] / terms;
+    if (std::fabs(e.y[i]) * 8 < magnitude || values[i] == e.y[i]) continue;
+    const double error = (values[i] - e.y[i]) * (e.y[i] > 0 ? 1 : -1);
+    d.towards += error < 0 ? 1 : 0;
+    d.away += error > 0 ? 1 : 0;
+  }
+  return d;
+}
+
+}  // namespace
+
+void NameAccumulator(const std::vector<Item>& items, const ReplaySource& source,
+                     GroupResult& result) {
+  const Replay& first = items.front().replay;
+  const bool sums = first.node.kind == OpKind::kLinear ||
+                    (first.node.kind == OpKind::kAttention && first.output != 1);
+  if (!sums || source.dtype != DType::kF32) return;  // fewer bits hide it
+  const Form plain = result.form;
+  double most = 0;
+  std::optional<Form> best;
+  for (const Form& form : AccumulatorForms(first, source.dtype, plain.chains)) {
+    if (form.chains.back() == "sums-truncated") continue;
+    const SilentEdit edit{4, [&](const Replay& base) {
+                            Replay r = base;
+                            form.Apply(r);
+                            return Hypothesis{"", "", r, {}, {}};
+                          }};
+    const double evidence = Evidence(PoolFlips(items, plain, source, edit), edit.inflation,
+                                     source.dtype);
+    if (evidence <= most) continue;
+    most = evidence;
+    best = form;
+  }
+  if (best) {
+    result.form = *best;
+    return;
+  }
+  Directions all;
+  for (const Item& item : items) {
+    const Directions d = CountDirections(item, plain, source);
+    all.towards += d.towards;
+    all.away += d.away;
+  }
+  constexpr int64_t kEnough = 1000;
+  // Half of them in IEEE sums (measured: 0.49 to 0.51), 0.64 to 0.83 in sums that cut.
+  if (all.towards + all.away < kEnough || all.towards * 5 < (all.towards + all.away) * 3) return;
+  result.form.chains.emplace_back("sums-truncated");
 }
 
 }  // namespace samebits

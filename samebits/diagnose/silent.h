@@ -12,4 +12,10 @@ namespace samebits {
 // rounding can fake. Nothing of `result` may be outside.
 void FindSilent(const std::vector<Item>& items, const ReplaySource& source, GroupResult& result);
 
+// Names an accumulator that is not IEEE fp32 where every value is inside the bounds all the same:
+// products that lose bits, by the strength of their effect; sums that cut bits off, by errors that
+// point towards zero. Adds a chain to `result`.
+void NameAccumulator(const std::vector<Item>& items, const ReplaySource& source,
+                     GroupResult& result);
+
 }  // namespace samebits

@@ -53,7 +53,7 @@ std::optional<double> RandomWeightSize(const std::vector<double>& values,
 }  // namespace
 
 std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySource& source,
-                                            const TensorView& candidate) {
+                                            const TensorView& candidate, bool low_precision_seen) {
   constexpr int64_t kOuts = 32, kRows = 4;
   if (replay.node.kind != OpKind::kLinear || candidate.shape.back() < kOuts ||
       source.tokens() < kRows) {
@@ -67,14 +67,28 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
   const std::vector<double> values = GatherRows(candidate, rows, false);
   const std::vector<double> x =
       GatherRows(*source.tensor(replay.node.inputs[0]), rows, false);
-  std::vector<double> product(values.size()), error(values.size());
+  double squares = 0;
+  for (const double y : without.y) squares += y * y;
+  const double limit = 8 * std::sqrt(squares / static_cast<double>(without.y.size()));
+  // Where the bias is much larger than the products, its rounding hides them.
+  const auto outs = static_cast<size_t>(candidate.shape.back());
+  std::vector<double> product, error, expected, sums;
+  size_t kept = 0;
+  for (size_t n = 0; n < outs; ++n) {
+    kept += std::fabs(with.y[n] - without.y[n]) > limit ? 0 : 1;
+  }
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) return std::nullopt;
-    product[i] = values[i] - (with.y[i] - without.y[i]);
-    error[i] = values[i] - with.y[i];
+    const double bias = with.y[i % outs] - without.y[i % outs];
+    if (std::fabs(bias) > limit) continue;
+    product.push_back(values[i] - bias);
+    error.push_back(values[i] - with.y[i]);
+    expected.push_back(with.y[i]);
+    sums.push_back(without.y[i]);
   }
+  if (kept < static_cast<size_t>(kOuts)) return std::nullopt;
   constexpr double kUnrelated = 0.1, kSame = 0.98;
-  const double likeness = Correlation(product, without.y);
+  const double likeness = Correlation(product, sums);
   if (std::fabs(likeness) < kUnrelated) {
     if (const auto size = RandomWeightSize(product, x, rows.size())) {
       return Likeness{"weight-random",
@@ -85,12 +99,11 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
     return std::nullopt;
   }
   // Errors of a narrow accumulator are no multiple of the result, and differ from token to token.
-  const double proportional = std::fabs(Correlation(error, with.y));
-  const auto outs = static_cast<size_t>(candidate.shape.back());
+  const double proportional = std::fabs(Correlation(error, expected));
   double constant = 0, total = 0;
-  for (size_t n = 0; n < outs; ++n) {
+  for (size_t n = 0; n < kept; ++n) {
     double mean = 0;
-    for (size_t i = n; i < error.size(); i += outs) {
+    for (size_t i = n; i < error.size(); i += kept) {
       mean += error[i];
       total += error[i] * error[i];
     }
@@ -98,6 +111,11 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
     constant += mean * mean * static_cast<double>(rows.size());
   }
   const bool per_token = constant < total * (0.6 + 1.0 / static_cast<double>(rows.size()));
+  constexpr double kAlike = 0.9;
+  if (low_precision_seen && likeness > kAlike) {
+    return Likeness{"accumulator-low-precision",
+                    "computes the right product with errors that no fp32 accumulator makes"};
+  }
   if (likeness > kSame && proportional < 0.8 && per_token) {
     return Likeness{"accumulator-low-precision",
                     "computes the right product with errors that no fp32 accumulator makes"};

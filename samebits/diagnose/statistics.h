@@ -15,8 +15,8 @@ struct Likeness {
 
 // Of a linear that nothing else explains: weights that have nothing to do with the checkpoint's
 // (weight-random), or the right product with errors of a narrow accumulator
-// (accumulator-low-precision).
+// (accumulator-low-precision; where other linears have shown that, likeness is enough).
 std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySource& source,
-                                            const TensorView& candidate);
+                                            const TensorView& candidate, bool low_precision_seen);
 
 }  // namespace samebits

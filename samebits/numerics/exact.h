@@ -37,11 +37,11 @@ struct DotArgs {
   DType dtype;
   bool transposed = false;
   bool truncate = false;
-  std::optional<DType> through;  // the weights were rounded to this dtype before
-  Products products = Products::kFull;
   int64_t rows, size, outs;
   double* y;
   double* magnitude;
+  std::optional<DType> through = std::nullopt;  // the weights were rounded to this dtype before
+  Products products = Products::kFull;
 };
 void Dots(const DotArgs& args, int64_t out_begin, int64_t out_end);
 

@@ -119,6 +119,9 @@ std::string FindingText(const Finding& f, int64_t layers) {
   std::string text = fmt::format("{}: {}\n", SummarizeNodes(f.nodes, layers), f.cause);
   const Judgement& graph = f.with_graph;
   const Judgement& cause = f.with_cause;
+  if (f.cause.starts_with("trace-")) {
+    return text + fmt::format("  the trace, not the port: {}\n    {}\n", f.detail, f.fix);
+  }
   if (f.measured) return text + MeasuredText(f);
   if (f.cause == "unexplained") {
     text += fmt::format("  {} of {} values are outside what any order of summation gives ({})\n",
@@ -126,12 +129,12 @@ std::string FindingText(const Finding& f, int64_t layers) {
     return text + fmt::format("  {}\n", f.fix);
   }
   text += fmt::format("  the port {}", f.detail);
-  if (cause.not_equal == 0) text += ", bit for bit";
+  if (cause.elements > 0 && cause.not_equal == 0) text += ", bit for bit";
   text += "\n";
   text +=
       fmt::format("    as it should be:   {} of {} values are outside every possible rounding\n",
                   graph.outside, graph.elements);
-  text += fmt::format(
+  if (cause.elements > 0) text += fmt::format(
       "    replayed like that: {} outside, {} differ from the correctly rounded result\n",
       cause.outside, cause.not_equal);
   if (f.value && f.expected) {
@@ -142,7 +145,11 @@ std::string FindingText(const Finding& f, int64_t layers) {
     }
     text += "\n";
   }
-  if (!f.confirmed) text += "    likely, not proven: some values stay outside\n";
+  if (!f.confirmed) {
+    text += fmt::format("    likely, not proven: {}\n", cause.elements > 0
+                                                           ? "some values stay outside"
+                                                           : "told by statistics, not by a replay");
+  }
   return text + fmt::format("    {}\n", f.fix);
 }
 
@@ -258,6 +265,12 @@ Json CheckToJson(const CheckResult& result) {
                 {"outside", node.base.outside},
                 {"max_abs", Number(node.base.max_abs)},
                 {"max_ulp", Number(node.base.max_ulp)},
+                {"bound", Number(node.base.max_bound)},
+                {"outside_likely", node.base.outside_likely},
+                {"power_ulp", Number(node.base.elements > 0
+                                         ? node.base.width_ulp /
+                                               static_cast<double>(node.base.elements)
+                                         : 0)},
                 {"differing", node.base.not_equal},
                 {"bound_ratio", Number(node.base.max_ratio)},
                 {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)}};
@@ -285,6 +298,12 @@ Json CheckToJson(const CheckResult& result) {
                {"nodes", nodes},
                {"chains", chains},
                {"not_visible", result.not_visible}};
+  if (result.non_finite) {
+    json["non_finite"] = {{"node", result.non_finite->node},
+                          {"count", result.non_finite->count},
+                          {"elements", result.non_finite->elements},
+                          {"first", result.non_finite->first}};
+  }
   if (result.end_to_end) {
     Json runs = Json::array();
     for (const EndToEnd::Run& run : result.end_to_end->runs) {
@@ -320,6 +339,12 @@ std::string CheckToText(const CheckResult& result) {
     case Grade::kIdentical:
       text = "IDENTICAL: every node has the very bits of a stated arithmetic.\n\n";
       break;
+  }
+  if (result.non_finite) {
+    const NonFinite& n = *result.non_finite;
+    text += fmt::format(
+        "first NaN or infinity: {}, {} of {} values, the first at index {}\n\n", n.node, n.count,
+        n.elements, n.first);
   }
   for (const Finding& finding : result.findings) text += FindingText(finding, layers) + "\n";
   text += RoundingText(result);
