@@ -275,7 +275,10 @@ CheckResult Checker::Run() {
     node.grade = Grade::kBug;
     node.cause = what.cause;
     node.why_unknown.clear();
-    AddTraceFinding(what.cause, what.detail, {name});
+    node.inside.clear();
+    node.measured = false;
+    node.base = what.graph;
+    AddTraceFinding(what.cause, what.detail, {name}, what.graph);
   }
   result_.findings.insert(result_.findings.begin(), trace_findings_.begin(),
                           trace_findings_.end());

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -33,8 +34,8 @@ class CheckTest : public testing::Test {
 
   // A copy of the repaired port's trace in which `edit` may change values; false drops the tensor.
   template <typename Edit>
-  Trace Edited(Edit&& edit) {
-    const Trace trace = Demo("port_repaired");
+  Trace Edited(Edit&& edit, const std::string& demo = "port_repaired") {
+    const Trace trace = Demo(demo);
     std::vector<TraceWriter::Plan> plans;
     std::vector<std::vector<std::byte>> data;
     for (const TensorEntry& entry : trace.tensors()) {
@@ -111,6 +112,12 @@ TEST_F(CheckTest, OneNanIsABug) {
   EXPECT_EQ(result.first_divergence, name);
   EXPECT_EQ(NodeOf(result, name).base.outside, 1);
   EXPECT_EQ(NodeOf(result, name).base.max_abs, std::numeric_limits<double>::infinity());
+  // The next operation did not meet it: it was written into the trace alone.
+  ASSERT_EQ(result.findings.size(), 1);
+  EXPECT_EQ(result.findings[0].cause, "trace-tap-point");
+  ASSERT_TRUE(result.non_finite.has_value());
+  EXPECT_EQ(result.non_finite->node, name);
+  EXPECT_EQ(result.non_finite->first, 5);
 }
 
 TEST_F(CheckTest, OneWrongValueIsABugAndBlamedThere) {
@@ -205,15 +212,64 @@ TEST_F(CheckTest, ChunksWhereDynamicRopeScalesAreRefused) {
   EXPECT_NO_THROW(Run(Edited(as_it_is)));
 }
 
-TEST_F(CheckTest, MissingTensorIsUnknownAndNeverPassed) {
+TEST_F(CheckTest, MissingTensorIsJudgedWithTheNextOne) {
   const CheckResult result =
       Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
         return tensor != "model.layers.3.self_attn.probs";
       }));
+  EXPECT_EQ(result.verdict, Grade::kRounding);
+  const NodeResult& probs = NodeOf(result, "model.layers.3.self_attn.probs");
+  EXPECT_EQ(probs.inside, "model.layers.3.self_attn.context");
+  EXPECT_TRUE(probs.measured);
+  EXPECT_TRUE(NodeOf(result, "model.layers.3.self_attn.context").measured);
+  EXPECT_FALSE(NodeOf(result, "model.layers.3.self_attn.o_proj").measured);
+}
+
+bool IsLayerOutput(const std::string& name) {
+  return name.starts_with("model.layers.") && std::count(name.begin(), name.end(), '.') == 2;
+}
+
+TEST_F(CheckTest, LayerOutputsAloneShowTheCause) {
+  const CheckResult result = Run(Edited(
+      [&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
+        return IsLayerOutput(tensor);
+      },
+      "port_buggy"));
+  EXPECT_EQ(result.verdict, Grade::kBug);
+  ASSERT_EQ(result.findings.size(), 1);
+  EXPECT_EQ(result.findings[0].cause, "weight-not-transposed");
+  EXPECT_EQ(result.findings[0].nodes.size(), 8);
+  EXPECT_EQ(result.first_divergence, "model.layers.0.self_attn.q_proj");
+  ASSERT_TRUE(result.findings[0].measured.has_value());
+  EXPECT_GT(result.findings[0].measured->with_graph.rms, 0.1);
+}
+
+TEST_F(CheckTest, LayerOutputsOfAHealthyPortAreRounding) {
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
+        return IsLayerOutput(tensor);
+      }));
+  EXPECT_EQ(result.verdict, Grade::kRounding);
+  EXPECT_TRUE(result.findings.empty());
+  EXPECT_EQ(result.judged_up_to, "model.layers.3");
+  EXPECT_EQ(NodeOf(result, "lm_head").grade, Grade::kUnknown);
+}
+
+TEST_F(CheckTest, LogitsAloneTellABugFromRounding) {
+  const auto logits = [&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
+    return tensor == "lm_head";
+  };
+  EXPECT_EQ(Run(Edited(logits)).verdict, Grade::kRounding);
+  EXPECT_EQ(Run(Edited(logits, "port_buggy")).verdict, Grade::kBug);
+}
+
+// A trace that ends in the middle says nothing about the model.
+TEST_F(CheckTest, FirstLayerAloneIsUnknown) {
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
+        return tensor == "model.layers.0";
+      }));
   EXPECT_EQ(result.verdict, Grade::kUnknown);
-  EXPECT_EQ(NodeOf(result, "model.layers.3.self_attn.probs").grade, Grade::kUnknown);
-  EXPECT_EQ(NodeOf(result, "model.layers.3.self_attn.context").grade, Grade::kUnknown);
-  EXPECT_NE(NodeOf(result, "model.layers.3.self_attn.o_proj").grade, Grade::kUnknown);
 }
 
 TEST_F(CheckTest, WrongShapeIsAnError) {

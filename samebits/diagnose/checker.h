@@ -43,13 +43,14 @@ class Checker {
  private:
   struct Misrecorded {
     std::string cause, detail;
+    Judgement graph;  // of what is recorded
   };
 
   void CheckStatedDType();
   void CheckStatedInputs();
   void CheckStatedPositions();
   void AddTraceFinding(const std::string& cause, const std::string& detail,
-                       std::vector<std::string> nodes);
+                       std::vector<std::string> nodes, const Judgement& graph = {});
   std::shared_ptr<Tensor> Recompute(const Item& item) const;
   bool UsedAnother(const Item& item, const std::shared_ptr<Tensor>& right);
   bool FindMisrecorded();

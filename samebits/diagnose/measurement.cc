@@ -35,9 +35,10 @@ std::string RowKey(const std::vector<double>& values, int64_t begin, int64_t siz
 }  // namespace
 
 void Checker::AddTraceFinding(const std::string& cause, const std::string& detail,
-                              std::vector<std::string> nodes) {
+                              std::vector<std::string> nodes, const Judgement& graph) {
   for (Finding& known : trace_findings_) {
     if (known.cause != cause) continue;
+    known.with_graph.Merge(graph);
     known.nodes.insert(known.nodes.end(), nodes.begin(), nodes.end());
     return;
   }
@@ -46,6 +47,7 @@ void Checker::AddTraceFinding(const std::string& cause, const std::string& detai
   finding.detail = detail;
   finding.nodes = std::move(nodes);
   finding.confirmed = true;
+  finding.with_graph = graph;
   finding.fix = FixFor(cause);
   trace_findings_.push_back(std::move(finding));
 }
@@ -229,6 +231,7 @@ bool Checker::FindMisrecorded() {
     const std::shared_ptr<Tensor> right = Recompute(*item);
     if (right == nullptr || !UsedAnother(*item, right)) continue;
     found[node.name] = DescribeMisrecorded(*item, node);
+    found[node.name].graph = node.base;
   }
   misrecorded_ = std::move(found);
   return !misrecorded_.empty();
@@ -246,14 +249,15 @@ Checker::Misrecorded Checker::DescribeMisrecorded(const Item& item, const NodeRe
         std::count(own.begin(), own.end(), other.name) > 0;
     return {near ? "trace-tap-point" : "trace-stale",
             fmt::format("{} holds the bits of {}, which is not what the port used", node.name,
-                        other.name)};
+                        other.name),
+            {}};
   }
   const auto detail = details_.find(node.name);
   const std::string what = detail == details_.end() || node.cause == "unexplained"
                                ? "holds other values than those that the port used"
                                : fmt::format("is recorded at another place: as if the port {}",
                                              detail->second);
-  return {"trace-tap-point", fmt::format("{} {}", node.name, what)};
+  return {"trace-tap-point", fmt::format("{} {}", node.name, what), {}};
 }
 
 // A trace of a wider run, cast when it was written: no node follows from its inputs, the whole does.

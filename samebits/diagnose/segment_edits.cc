@@ -71,6 +71,7 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
     std::map<std::string, int> ordinals;
     std::string group = GroupName(base[i]);
     if (base[i].node.kind == OpKind::kRotary) group = "rotary";  // cos and sin share their angles
+    if (base[i].node.kind == OpKind::kLinear) group = "linear";  // one way of loading
     if (!by_group.contains(group)) groups.push_back(group);
     for (Hypothesis& h : HypothesesFor(base[i], source)) {
       // Names of layers and of weights differ from step to step: count instead.

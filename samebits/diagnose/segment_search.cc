@@ -265,6 +265,7 @@ class SegmentSearch {
     int64_t now = 0, then = 0;
     for (const SegmentResult& one : result_.segments) {
       distances.push_back(SegmentTrials(one.segment, source_).Distance(forms));
+      if (!one.edits.empty()) continue;
       now += one.explained ? 1 : 0;
       then += distances.back().rms <= one.noise ? 1 : 0;
     }
