@@ -89,6 +89,16 @@ void Checker::AddRanges(const std::vector<Item>& items, const GroupResult& group
 void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group) {
   const Form& form = group.form;
   std::vector<std::string> chain_nodes;
+  // In the order of execution, whatever the group's.
+  const auto remember = [&](const Item& item, const std::string& cause, const Form& with,
+                            const std::optional<Replay>& edited) {
+    const std::string& name = result_.nodes[item.index].name;
+    const auto known = replays_.find(cause);
+    if (known != replays_.end() && &ResultOf(known->second.node) < &ResultOf(name)) return;
+    Replay graph = item.replay;
+    with.Apply(graph);
+    replays_.insert_or_assign(cause, Replays{name, item.candidate, graph, edited});
+  };
   for (size_t i = 0; i < items.size(); ++i) {
     const Item& item = items[i];
     const Explanation& e = group.items[i];
@@ -108,11 +118,15 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
         AddFinding(item, cut, "cast-truncation",
                    "cuts the low bits off instead of rounding to nearest");
         node.base = cut.graph;
+        Replay truncated = item.replay;
+        form.Apply(truncated);
+        remember(item, "cast-truncation", rounding, truncated);
         if (e.graph.outside == 0) continue;
       }
     }
     for (const Hypothesis& hypothesis : e.hypotheses) {
       Finding& finding = AddFinding(item, e, hypothesis.cause, hypothesis.detail);
+      remember(item, hypothesis.cause, form, e.hypotheses.back().replay);
       if (!hypothesis.value) continue;
       finding.value = hypothesis.value;
       finding.expected = hypothesis.expected;
@@ -128,8 +142,10 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
           DescribeUnexplained(replay, source_, *item.candidate, low_precision_seen);
       if (likely) {
         AddFinding(item, e, likely->cause, likely->detail).confirmed = false;
+        remember(item, likely->cause, form, std::nullopt);
       } else {
         AddFinding(item, e, "unexplained", "no known cause gives these values");
+        remember(item, "unexplained", form, std::nullopt);
       }
     } else if (node.grade != Grade::kBug) {
       node.grade = Grade::kRounding;
@@ -216,6 +232,20 @@ void Checker::Conclude() {
                                               : Grade::kIdentical;
 }
 
+void Checker::AddEvidence() {
+  for (Finding& finding : result_.findings) {
+    const auto replays = replays_.find(finding.cause);
+    if (replays == replays_.end() || finding.measured) continue;
+    const Replays& r = replays->second;
+    Evidence evidence;
+    evidence.node = r.node;
+    evidence.with_graph = ResidualsOf(r.graph, source_, *r.candidate);
+    if (r.cause) evidence.with_cause = ResidualsOf(*r.cause, source_, *r.candidate);
+    evidence.worst = WorstOf(r.graph, source_, *r.candidate);
+    finding.evidence = std::move(evidence);
+  }
+}
+
 // NaN and infinities spread: the first place is the one to look at.
 void Checker::FindNonFinite() {
   for (const Node& node : graph_.nodes) {
@@ -245,6 +275,7 @@ void Checker::JudgeGroups() {
   groups_.clear();
   forms_.clear();
   details_.clear();
+  replays_.clear();
   source_.dots = std::make_shared<DotCache>();
   CollectItems();
   int64_t done = 0;
@@ -282,6 +313,7 @@ CheckResult Checker::Run() {
   }
   result_.findings.insert(result_.findings.begin(), trace_findings_.begin(),
                           trace_findings_.end());
+  AddEvidence();
   FindNonFinite();
   ListInvisible();
   Conclude();

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "samebits/diagnose/evidence.h"
 #include "samebits/diagnose/judge.h"
 #include "samebits/diagnose/segments.h"
 #include "samebits/engine/replay_plan.h"
@@ -36,6 +37,8 @@ struct NodeResult {
   // Largest distance to our own run of the whole model with Hugging Face's rounding, or nothing
   // where that run was left out.
   std::optional<double> propagated;
+  // Largest distance between two such runs of ours: what legitimate arithmetic alone gives here.
+  std::optional<double> noise;
 };
 
 // What a finding in a sparse trace rests on, over all segments that show it.
@@ -55,6 +58,7 @@ struct Finding {
   std::optional<double> value_low, value_high;  // all scanned values in between fit
   std::string fix;
   std::optional<MeasuredEvidence> measured;
+  std::optional<Evidence> evidence;  // of the first node, where it was judged by itself
 };
 
 struct ChainResult {
@@ -70,6 +74,17 @@ struct EndToEnd {
     double max_abs = 0;
     int64_t differing = 0;
   };
+  // The likeliest tokens of both sides where they differ most, and at the last position.
+  struct Token {
+    int64_t id;
+    double logit, log_probability;
+  };
+  struct Position {
+    int64_t position;
+    double max_abs;
+    std::vector<Token> ours, theirs;
+  };
+  std::vector<Position> positions;
   int64_t values = 0, tokens = 0;
   int64_t same_argmax = 0;  // tokens with the same likeliest next token, Hugging Face's rounding
   std::vector<Run> runs;    // the first: Hugging Face's rounding

@@ -73,8 +73,11 @@ class Checker {
   void FindReplayed();
   void FindHiddenEps(Arithmetic& replay);
   void RunEndToEnd();
+  void CompareLogits(const TensorView& candidate, const TensorView& reference);
+  void AddEvidence();
   void Conclude();
   void ListInvisible();
+  void ListInvisibleWeights();
 
   const Graph& graph_;
   const Trace& trace_;
@@ -84,6 +87,14 @@ class Checker {
   CheckResult result_;
   std::map<std::string, std::vector<Item>> groups_;
   std::map<std::string, Form> forms_;
+  // The first node of each finding, computed as the graph says and as the cause says.
+  struct Replays {
+    std::string node;
+    const TensorView* candidate;
+    Replay graph;
+    std::optional<Replay> cause;
+  };
+  std::map<std::string, Replays> replays_;  // by cause
   std::map<std::string, std::string> details_;  // of the first cause that was found in a node
   // Tensors that the trace does not hold as the port used them: as good as missing.
   std::map<std::string, Misrecorded, std::less<>> misrecorded_;

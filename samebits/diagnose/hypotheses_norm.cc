@@ -13,6 +13,10 @@ void HeadNormHypotheses(const Replay& base, Hypotheses& list) {
   Replay skipped = base;
   skipped.norm_skipped = skipped.weight_left_out = true;
   AddHypothesis(list, "qk-norm", "does not normalise the heads", skipped);
+  Replay minor = base;
+  minor.heads_minor = true;
+  AddHypothesis(list, "head-layout", "reads [head_dim, heads] where [heads, head_dim] stands",
+                minor);
   Replay whole = base;
   whole.norm_whole_row = true;
   AddHypothesis(list, "qk-norm", "normalises all heads together instead of each", whole);
@@ -26,10 +30,11 @@ void HeadNormHypotheses(const Replay& base, Hypotheses& list) {
 
 void NormHypotheses(const Replay& base, const ReplaySource& source, Hypotheses& list) {
   const Node& node = base.node;
-  for (bool rounded : {false, true}) {
+  for (const OffsetPlace place :
+       {OffsetPlace::kFloat32, OffsetPlace::kModel, OffsetPlace::kStored}) {
     Replay r = base;
     r.weight_offset = 1;
-    r.offset_rounded = rounded;
+    r.offset_place = place;
     AddHypothesis(list, "norm-weight-plus-one", "multiplies by 1 + weight", r);
   }
   if (node.attributes.heads > 0) HeadNormHypotheses(base, list);

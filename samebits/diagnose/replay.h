@@ -70,6 +70,10 @@ enum class RotaryRounding { kNone, kFrequency, kPosition, kAngle };
 // dtype; the weights exp(s - max) are, for the product with v, or not.
 enum class FusedAttention { kNone, kRoundedWeights, kFloat32 };
 
+// What becomes of 1 + w: it stays in fp32, is rounded to the model's dtype, or was added to the
+// weight as it is stored, in its dtype.
+enum class OffsetPlace { kFloat32, kModel, kStored };
+
 // Where tanh caps a value: in fp32 with one cast at the end, from what was rounded before or not, or
 // with each step in the model's dtype.
 struct Softcap {
@@ -120,8 +124,8 @@ struct Replay {
   Softcap softcap;
   bool weight_transposed = false;
   int bias_times = 1;
-  double weight_offset = 0;     // RMSNorm: 1 for (1 + w)
-  bool offset_rounded = false;  //   the sum rounded to the model's dtype
+  double weight_offset = 0;  // RMSNorm: 1 for (1 + w)
+  OffsetPlace offset_place = OffsetPlace::kFloat32;
   bool norm_skipped = false;
   NormPrecision norm_precision;
   bool rotary_interleaved = false;  // cos, sin: columns 2i and 2i + 1 hold pair i

@@ -9,12 +9,19 @@ namespace samebits {
 namespace {
 
 std::vector<double> NormWeights(const ReplayContext& c) {
-  std::vector<double> w = c.WeightVector(c.node().weights.at(0));
-  for (double& v : w) {
-    if (c.replay.weight_left_out) v = 1;
-    if (c.replay.weight_offset == 0) continue;
-    v = RoundToDType(v + c.replay.weight_offset, c.replay.offset_rounded ? c.model : DType::kF32);
+  const std::string& name = c.node().weights.at(0);
+  std::vector<double> w = c.WeightVector(name);
+  if (c.replay.weight_left_out) std::fill(w.begin(), w.end(), 1.0);
+  const double offset = c.replay.weight_offset;
+  if (offset == 0) return w;
+  if (c.replay.offset_place == OffsetPlace::kStored) {
+    const TensorView& view = c.source.checkpoint->Get(name);
+    w = ToDoubles(view);
+    for (double& v : w) v = RoundToDType(RoundToDType(v + offset, view.dtype), c.model);
+    return w;
   }
+  const bool narrow = c.replay.offset_place == OffsetPlace::kModel;
+  for (double& v : w) v = RoundToDType(v + offset, narrow ? c.model : DType::kF32);
   return w;
 }
 
@@ -45,7 +52,15 @@ Expectation LowPrecisionNorm(const ReplayContext& c, const std::vector<double>& 
 }  // namespace
 
 Expectation EvaluateRmsNorm(const ReplayContext& c) {
-  const std::vector<double> x = c.InputRows(0);
+  std::vector<double> x = c.InputRows(0);
+  if (c.replay.heads_minor) {
+    const int64_t heads = c.attributes().heads, d = c.attributes().head_dim;
+    const std::vector<double> from = x;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const auto at = static_cast<int64_t>(i);
+      x[i] = from[at / (heads * d) * heads * d + at % d * heads + at / d % heads];
+    }
+  }
   if (c.replay.norm_skipped) {
     Expectation skipped;
     skipped.columns = c.attributes().in_features;

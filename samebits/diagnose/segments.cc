@@ -21,8 +21,9 @@ Replay ReplayOf(const Node& node, size_t output) {
   return replay;
 }
 
-// The share of B that a rounding error typically is: a sum of K terms errs by a few roundings, not
-// by K of them.
+}  // namespace
+
+// A sum of K terms errs by a few roundings, not by K of them.
 double TypicalShare(const Replay& replay, int64_t keys) {
   const Attributes& a = replay.node.attributes;
   switch (replay.node.kind) {
@@ -38,8 +39,6 @@ double TypicalShare(const Replay& replay, int64_t keys) {
       return 1;
   }
 }
-
-}  // namespace
 
 std::vector<Segment> FindSegments(const ReplaySource& source) {
   struct Place {

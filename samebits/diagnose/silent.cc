@@ -115,7 +115,10 @@ void FindSilent(const std::vector<Item>& items, const ReplaySource& source, Grou
     result.form.Apply(base);
     const Hypothesis hypothesis = best->edit(base);
     const Judgement judgement = Judge(hypothesis.replay, source, *items[i].candidate);
-    if (judgement.not_equal >= result.items[i].graph.not_equal) continue;
+    // A chain of casts acts wherever it changes a weight; other effects where they show.
+    const bool acts = hypothesis.cause == "weight-dtype-chain" &&
+                      PoolFlips({items[i]}, result.form, source, *best).ee > 0;
+    if (!acts && judgement.not_equal >= result.items[i].graph.not_equal) continue;
     result.items[i].hypotheses = {hypothesis};
     result.items[i].cause = judgement;
   }

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "samebits/diagnose/checker.h"
+#include "samebits/tensor/convert.h"
 
 namespace samebits {
 
@@ -42,6 +43,32 @@ void Checker::ListInvisible() {
   if (trace_.info().chunks.size() == 1) {
     list.push_back("one prefill: errors of the KV cache can not show");
   }
+  ListInvisibleWeights();
+}
+
+// bfloat16 weights that were rounded through float16 on the way: too few change, by too little, to
+// show in a run in bfloat16.
+void Checker::ListInvisibleWeights() {
+  if (source_.dtype == DType::kF32) return;
+  int64_t changed = 0, weights = 0;
+  for (const Node& node : graph_.nodes) {
+    for (const std::string& name : node.weights) {
+      const TensorView& weight = source_.checkpoint->Get(name);
+      if (weight.dtype != DType::kBF16) return;
+      // A sample: the first rows of each tensor.
+      constexpr int64_t kMost = 1 << 16;
+      const int64_t count = std::min(kMost, weight.elements());
+      std::vector<double> values(static_cast<size_t>(count));
+      ToDoubles(weight, 0, count, values.data());
+      weights += count;
+      for (const double v : values) changed += RoundToDType(v, DType::kF16) != v ? 1 : 0;
+    }
+  }
+  if (changed == 0) return;
+  result_.not_visible.push_back(
+      fmt::format("weights that went through float16: it changes {} of {} that were looked at, too "
+                  "few and too little for a run in {}; check a float32 trace for it",
+                  changed, weights, ModelDTypeName(source_.dtype)));
 }
 
 }  // namespace samebits

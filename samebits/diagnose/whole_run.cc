@@ -1,7 +1,9 @@
 #include "samebits/diagnose/whole_run.h"
 
 #include <algorithm>
+#include <random>
 
+#include "samebits/diagnose/segments.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -20,7 +22,10 @@ double WholeRunCost(const Graph& graph, int64_t tokens) {
 }
 
 void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms,
-              const std::function<void(const std::string& name, const TensorView&)>& visit) {
+              const std::function<void(const std::string& name, const TensorView&)>& visit,
+              std::optional<uint64_t> noise) {
+  std::mt19937_64 random(noise.value_or(0));
+  std::uniform_real_distribution<double> uniform(-1, 1);
   const Graph& graph = *like.graph;
   std::map<std::string, Tensor, std::less<>> tensors;
   std::map<std::string, size_t> last_use;
@@ -48,10 +53,12 @@ void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms
       const std::string& name = node.outputs[output];
       Tensor tensor(stored, OutputShape(graph, node, name, source.tokens()));
       const Expectation e = Evaluate(replay, source, stored, {0, source.tokens()});
+      const double share = noise ? TypicalShare(replay, source.tokens()) : 0;
       for (size_t i = 0; i < e.y.size(); ++i) {
         if (!e.ignore.empty() && e.ignore[i] != 0) continue;  // masked scores stay 0
+        const double moved = noise && !e.bound.empty() ? share * e.bound[i] * uniform(random) : 0;
         StoreValue(tensor, static_cast<int64_t>(i),
-                   ApplyTail(e.tail, e.y[i], static_cast<int64_t>(i) % e.columns));
+                   ApplyTail(e.tail, e.y[i] + moved, static_cast<int64_t>(i) % e.columns));
       }
       visit(name, tensor.view());
       tensors.insert_or_assign(name, std::move(tensor));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,10 @@ double WholeRunCost(const Graph& graph, int64_t tokens);
 
 // Calls `visit` with every tensor in the order of execution. `forms`: by group name, those of other
 // groups are Hugging Face's. `like` gives ids, positions, dtype, pool.
+// `noise`: every uncertain stage is moved within a typical rounding error, by random numbers of
+// this seed.
 void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms,
-              const std::function<void(const std::string& name, const TensorView&)>& visit);
+              const std::function<void(const std::string& name, const TensorView&)>& visit,
+              std::optional<uint64_t> noise = std::nullopt);
 
 }  // namespace samebits

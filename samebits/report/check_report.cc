@@ -24,6 +24,25 @@ Json JudgementJson(const Judgement& j) {
           {"bound_ratio", Number(j.max_ratio)}};
 }
 
+// Bins as in diagnose/evidence.h.
+Json ResidualsJson(const Residuals& r) {
+  Json sample = Json::array();
+  for (size_t i = 0; i < r.expected.size(); ++i) {
+    sample.push_back({Number(r.expected[i]), Number(r.candidate[i])});
+  }
+  return {{"histogram", r.histogram}, {"not_finite", r.not_finite}, {"sample", sample}};
+}
+
+Json TokensJson(const std::vector<EndToEnd::Token>& tokens) {
+  Json list = Json::array();
+  for (const EndToEnd::Token& token : tokens) {
+    list.push_back({{"id", token.id},
+                    {"logit", Number(token.logit)},
+                    {"log_probability", Number(token.log_probability)}});
+  }
+  return list;
+}
+
 Json FindingJson(const Finding& f) {
   Json evidence = {{"detail", f.detail},
                    {"as_the_graph_says", JudgementJson(f.with_graph)},
@@ -32,6 +51,19 @@ Json FindingJson(const Finding& f) {
   if (f.expected) evidence["expected"] = *f.expected;
   if (f.value_low && *f.value_low != *f.value_high) {
     evidence["value_range"] = {*f.value_low, *f.value_high};
+  }
+  if (f.evidence) {
+    const Evidence& e = *f.evidence;
+    evidence["residuals"] = {{"node", e.node},
+                             {"as_the_graph_says", ResidualsJson(e.with_graph)},
+                             {"as_the_cause_says",
+                              e.with_cause ? ResidualsJson(*e.with_cause) : Json(nullptr)},
+                             {"worst",
+                              {{"index", e.worst.index},
+                               {"expected", Number(e.worst.expected)},
+                               {"low", Number(e.worst.low)},
+                               {"high", Number(e.worst.high)},
+                               {"candidate", Number(e.worst.candidate)}}}};
   }
   if (f.measured) {
     const auto distance = [](const SegmentDistance& d) {
@@ -273,7 +305,8 @@ Json CheckToJson(const CheckResult& result) {
                                          : 0)},
                 {"differing", node.base.not_equal},
                 {"bound_ratio", Number(node.base.max_ratio)},
-                {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)}};
+                {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)},
+                {"noise", node.noise ? Number(*node.noise) : Json(nullptr)}};
     if (!node.identical_to.empty()) one["identical_to"] = node.identical_to;
     if (node.replay_differing) one["replay_differing"] = *node.replay_differing;
     if (!node.inside.empty()) one["inside"] = node.inside;
@@ -310,10 +343,18 @@ Json CheckToJson(const CheckResult& result) {
       runs.push_back(
           {{"chains", run.chains}, {"max_abs", Number(run.max_abs)}, {"differing", run.differing}});
     }
+    Json positions = Json::array();
+    for (const EndToEnd::Position& p : result.end_to_end->positions) {
+      positions.push_back({{"position", p.position},
+                           {"max_abs", Number(p.max_abs)},
+                           {"ours", TokensJson(p.ours)},
+                           {"theirs", TokensJson(p.theirs)}});
+    }
     json["logits"] = {{"values", result.end_to_end->values},
                       {"tokens", result.end_to_end->tokens},
                       {"same_argmax", result.end_to_end->same_argmax},
-                      {"runs", runs}};
+                      {"runs", runs},
+                      {"positions", positions}};
   }
   return json;
 }
