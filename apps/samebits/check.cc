@@ -5,26 +5,58 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <optional>
+#include <string>
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/profile_options.h"
+#include "samebits/base/error.h"
 #include "samebits/checkpoint/checkpoint.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/thread_pool.h"
 #include "samebits/report/check_report.h"
+#include "samebits/report/html_report.h"
+#include "samebits/text/tokenizer.h"
 #include "samebits/trace/trace.h"
 
 namespace samebits {
 namespace {
 
 struct CheckArguments {
-  std::string model, trace;
+  std::string model, trace, report;
   int threads = 0;
   bool json = false;
   ProfileOptions profile;
 };
 
+// The text of every token id in the table of logits, where the checkpoint has a tokenizer.
+void AddTokenText(const std::string& folder, Json& json) {
+  if (!json.contains("logits")) return;
+  std::optional<Tokenizer> tokenizer;
+  try {
+    tokenizer = Tokenizer::Open(folder);
+  } catch (const Error&) {
+    return;  // a report needs none
+  }
+  Json text = Json::object();
+  for (const Json& position : json["logits"]["positions"]) {
+    for (const char* side : {"ours", "theirs"}) {
+      for (const Json& token : position[side]) {
+        const auto id = token["id"].get<int64_t>();
+        try {
+          text[std::to_string(id)] = tokenizer->Decode({&id, 1});
+        } catch (const Error&) {
+          continue;  // ids behind the tokenizer's
+        }
+      }
+    }
+  }
+  json["token_text"] = text;
+}
+
 int RunCheck(CheckArguments arguments) {
+  // An output that can not be written is said before the work, not behind it.
+  if (!arguments.report.empty()) CheckWritable(arguments.report);
   const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
   const Graph graph = BuildGraph(checkpoint.config());
   const Trace trace = Trace::Open(arguments.trace);
@@ -43,8 +75,16 @@ int RunCheck(CheckArguments arguments) {
   }
   const CheckResult result = Check(graph, checkpoint, trace, options);
   if (show) fmt::print(stderr, "\r\033[K");
+  Json json;
+  if (arguments.json || !arguments.report.empty()) {
+    json = CheckToJson(result);
+    json["model"] = arguments.model;
+    json["trace"] = arguments.trace;
+    AddTokenText(arguments.model, json);
+  }
+  if (!arguments.report.empty()) WriteFile(arguments.report, CheckToHtml(json));
   if (arguments.json) {
-    fmt::print("{}\n", CheckToJson(result).dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
   } else {
     fmt::print("{}", CheckToText(result));
   }
@@ -72,6 +112,7 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
   command->add_option("--threads", arguments->threads, "threads (default: one a physical core)")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", arguments->json, "print JSON");
+  command->add_option("--report", arguments->report, "write an HTML report to this file");
   AddProfileOptions(*command, arguments->profile);
   command->callback([arguments, &exit_code] { exit_code = RunCheck(*arguments); });
 }

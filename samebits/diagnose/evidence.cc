@@ -58,7 +58,7 @@ WorstElement WorstOf(const Replay& replay, const ReplaySource& source,
     const int64_t column = static_cast<int64_t>(i) % e.columns;
     const double bound = e.bound.empty() ? 0 : e.bound[i];
     const double expected = ApplyTail(e.tail, e.y[i], column);
-    double distance = std::fabs(values[i] - expected) / (2 * HalfUlp(expected, candidate.dtype));
+    double distance = std::fabs(values[i] - expected);
     if (std::isnan(distance)) distance = std::isnan(expected) ? 0 : HUGE_VAL;
     if (distance <= most) continue;
     most = distance;

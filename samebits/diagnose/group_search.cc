@@ -256,7 +256,7 @@ class GroupSearch {
     std::vector<std::pair<Score, size_t>> order;
     for (size_t f = 0; f < judged.size(); ++f) {
       if (ItemsOutside(judged[f]) > fewest) continue;
-      order.emplace_back(ScoreOf(ExplainForm(judged[f], false, kSamples).items, judged[f].form), f);
+      order.emplace_back(ScoreOf(ExplainSamples(judged[f]), judged[f].form), f);
     }
     std::stable_sort(order.begin(), order.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -323,18 +323,29 @@ class GroupSearch {
     return result;
   }
 
-  // Looks for the causes of what `judged` leaves outside: of all items, or of one of each module
-  // (`samples`).
-  static constexpr bool kSamples = true;
-  GroupResult ExplainForm(GroupResult judged, bool deep, bool samples = false) {
+  // Of the first node of each module that has something outside.
+  std::vector<Explanation> ExplainSamples(const GroupResult& judged) {
+    std::vector<Explanation> samples;
+    std::set<std::string> modules;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const Explanation& e = judged.items[i];
+      const std::string& name = items_[i].replay.node.name;
+      if (e.graph.outside == 0 || !modules.insert(name.substr(name.rfind('.') + 1)).second) {
+        continue;
+      }
+      samples.push_back(ItemSearch(items_[i], judged.form, source_, false).Explain(e.graph, {}));
+    }
+    return samples;
+  }
+
+  // Looks for the causes of what `judged` leaves outside.
+  GroupResult ExplainForm(GroupResult judged, bool deep) {
     constexpr int kTries = 2;  // where a closer look found nothing on so many, it won't on others
     int misses = 0;
-    std::set<std::string> seen, causes;
+    std::set<std::string> causes;
     for (size_t i = 0; i < items_.size(); ++i) {
       Explanation& e = judged.items[i];
       if (e.graph.outside == 0) continue;
-      const std::string& name = items_[i].replay.node.name;
-      if (samples && !seen.insert(name.substr(name.rfind('.') + 1)).second) continue;
       e = ItemSearch(items_[i], judged.form, source_, deep && misses < kTries)
               .Explain(e.graph, causes);
       misses += e.hypotheses.empty() ? 1 : 0;

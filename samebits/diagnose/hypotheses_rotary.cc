@@ -95,7 +95,7 @@ void PartialHypotheses(const Replay& base, const ReplaySource& source, Hypothese
   const int64_t width = view == nullptr ? d : view->shape.back();
   // Tables with fewer columns. (Another denominator alone is another theta.)
   if (width < d) {
-    for (const auto denominator : {width, d}) {
+    for (const int64_t denominator : {int64_t{0}, width, d}) {  // 0: as the configuration says
       Replay r = base;
       r.rotary_dim = width;
       r.frequency_dim = static_cast<double>(denominator);
