@@ -9,6 +9,7 @@
 #include <string>
 
 #include "apps/samebits/commands.h"
+#include "apps/samebits/map_options.h"
 #include "apps/samebits/profile_options.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/checkpoint.h"
@@ -23,7 +24,8 @@ namespace samebits {
 namespace {
 
 struct CheckArguments {
-  std::string model, trace, report;
+  std::string model, trace, report, map;
+  bool suggest_map = false;
   int threads = 0;
   bool json = false;
   ProfileOptions profile;
@@ -54,12 +56,30 @@ void AddTokenText(const std::string& folder, Json& json) {
   json["token_text"] = text;
 }
 
+void PrintUnmatched(const std::vector<Suggestion>& unmatched) {
+  if (unmatched.empty()) return;
+  fmt::print("{} tensors of the trace have names that are not the model's:\n", unmatched.size());
+  constexpr size_t kShown = 4;
+  for (size_t i = 0; i < unmatched.size() && i < kShown; ++i) {
+    const Suggestion& s = unmatched[i];
+    fmt::print("  {}{}\n", s.name,
+               s.suggestion.empty() ? "" : fmt::format(": perhaps {} ({})", s.suggestion, s.why));
+  }
+  if (unmatched.size() > kShown) fmt::print("  ...\n");
+}
+
 int RunCheck(CheckArguments arguments) {
   // An output that can not be written is said before the work, not behind it.
   if (!arguments.report.empty()) CheckWritable(arguments.report);
   const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
   const Graph graph = BuildGraph(checkpoint.config());
-  const Trace trace = Trace::Open(arguments.trace);
+  if (arguments.suggest_map) {
+    PrintSuggestedMap(arguments.trace, graph);
+    return 0;
+  }
+  const Trace trace = OpenMapped(arguments.trace, arguments.map);
+  const std::vector<Suggestion> unmatched =
+      FindUnmatched(arguments.trace, arguments.map, graph, trace);
   CheckOptions options;
   options.threads = arguments.threads > 0 ? arguments.threads : DefaultThreads();
   const auto& metadata = trace.info().metadata;
@@ -80,6 +100,13 @@ int RunCheck(CheckArguments arguments) {
     json = CheckToJson(result);
     json["model"] = arguments.model;
     json["trace"] = arguments.trace;
+    json["unmatched"] = Json::array();
+    for (const Suggestion& s : unmatched) {
+      json["unmatched"].push_back({{"name", s.name},
+                                   {"suggestion", s.suggestion.empty() ? Json(nullptr)
+                                                                       : Json(s.suggestion)},
+                                   {"why", s.why}});
+    }
     AddTokenText(arguments.model, json);
   }
   if (!arguments.report.empty()) WriteFile(arguments.report, CheckToHtml(json));
@@ -87,6 +114,7 @@ int RunCheck(CheckArguments arguments) {
     fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
   } else {
     fmt::print("{}", CheckToText(result));
+    PrintUnmatched(unmatched);
   }
   switch (result.verdict) {
     case Grade::kBug:
@@ -108,11 +136,15 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
       "Example: samebits check models/nano port.safetensors\n"
       "Exit code: 0 no bug, 1 bug, 2 could not tell.");
   command->add_option("MODEL", arguments->model, "Hugging Face checkpoint folder")->required();
-  command->add_option("TRACE", arguments->trace, "trace file (docs/trace-format.md)")->required();
+  command->add_option("TRACE", arguments->trace, "trace file: safetensors or .npz (docs/trace-format.md)")->required();
   command->add_option("--threads", arguments->threads, "threads (default: one a physical core)")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", arguments->json, "print JSON");
   command->add_option("--report", arguments->report, "write an HTML report to this file");
+  command->add_option("--map", arguments->map,
+                      "map from the trace's names and layouts to ours (docs/trace-map.md)");
+  command->add_flag("--suggest-map", arguments->suggest_map,
+                    "print a map to begin with, and judge nothing");
   AddProfileOptions(*command, arguments->profile);
   command->callback([arguments, &exit_code] { exit_code = RunCheck(*arguments); });
 }

@@ -12,7 +12,7 @@ namespace {
 
 std::vector<std::string> Names(const Trace& trace, const Graph& graph) {
   std::set<std::string, std::less<>> wanted;
-  for (const TensorEntry& tensor : trace.tensors()) wanted.insert(tensor.name);
+  for (const NamedTensor& tensor : trace.tensors()) wanted.insert(tensor.name);
   std::vector<std::string> names;
   for (const Node& node : graph.nodes) {
     for (const std::string& name : node.outputs) {

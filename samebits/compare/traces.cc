@@ -48,13 +48,13 @@ Key ForwardKey(const std::string& name) {
 
 // In the order in which the tensors lie in the file.
 std::vector<std::string> NamesInFile(const Trace& trace) {
-  std::vector<const TensorEntry*> entries;
-  for (const TensorEntry& entry : trace.tensors()) entries.push_back(&entry);
+  std::vector<const NamedTensor*> entries;
+  for (const NamedTensor& entry : trace.tensors()) entries.push_back(&entry);
   std::stable_sort(entries.begin(), entries.end(),
-                   [](const TensorEntry* a, const TensorEntry* b) { return a->begin < b->begin; });
+                   [](const NamedTensor* a, const NamedTensor* b) { return a->view.data < b->view.data; });
   std::vector<std::string> names;
   names.reserve(entries.size());
-  for (const TensorEntry* entry : entries) names.push_back(entry->name);
+  for (const NamedTensor* entry : entries) names.push_back(entry->name);
   return names;
 }
 

@@ -38,7 +38,7 @@ class CheckTest : public testing::Test {
     const Trace trace = Demo(demo);
     std::vector<TraceWriter::Plan> plans;
     std::vector<std::vector<std::byte>> data;
-    for (const TensorEntry& entry : trace.tensors()) {
+    for (const NamedTensor& entry : trace.tensors()) {
       std::vector<std::byte> bytes(entry.view.data, entry.view.data + entry.view.bytes());
       Shape shape = entry.view.shape;
       if (!edit(entry.name, shape, bytes)) continue;

@@ -238,7 +238,7 @@ bool Checker::FindMisrecorded() {
 }
 
 Checker::Misrecorded Checker::DescribeMisrecorded(const Item& item, const NodeResult& node) const {
-  for (const TensorEntry& other : trace_.tensors()) {
+  for (const NamedTensor& other : trace_.tensors()) {
     if (other.name == node.name || !SameBytes(other.view, *item.candidate)) continue;
     // Behind the next operation, or in front of its own: the tap stands at another place.
     const Node* producer = graph_.Producer(other.name);

@@ -112,9 +112,9 @@ int64_t TokensOf(const TraceInfo& info) {
   return static_cast<int64_t>(info.input_ids.size()) / std::max<int64_t>(1, info.batch);
 }
 
-TraceInfo ReadInfo(const SafetensorsFile& file) {
-  const auto& metadata = file.metadata();
-  const std::string& place = file.path();
+TraceInfo ReadInfo(const TensorFile& file) {
+  const auto& metadata = file.metadata;
+  const std::string& place = file.path;
   TraceInfo info;
   info.metadata = metadata;
   if (const std::string& format = Required(metadata, "format", place);
@@ -154,26 +154,26 @@ TraceInfo ReadInfo(const SafetensorsFile& file) {
 
 }  // namespace
 
-Trace Trace::Open(const std::string& path) {
-  Trace trace;
-  trace.file_ = SafetensorsFile::Open(path);
-  trace.info_ = ReadInfo(trace.file_);
-  return trace;
+Trace Trace::Open(const std::string& path, const TraceMap* map) {
+  TensorFile file = OpenTensorFile(path);
+  return From(map == nullptr ? std::move(file) : ApplyMap(file, *map));
 }
 
 Trace Trace::Parse(std::span<const std::byte> bytes, const std::string& place) {
+  return From(FromSafetensors(
+      std::make_shared<const SafetensorsFile>(SafetensorsFile::Parse(bytes, place))));
+}
+
+Trace Trace::From(TensorFile file) {
   Trace trace;
-  trace.file_ = SafetensorsFile::Parse(bytes, place);
+  trace.file_ = std::move(file);
   trace.info_ = ReadInfo(trace.file_);
   return trace;
 }
 
 int64_t Trace::tokens() const { return TokensOf(info_); }
 
-const TensorView* Trace::Find(std::string_view name) const {
-  const TensorEntry* entry = file_.Find(name);
-  return entry == nullptr ? nullptr : &entry->view;
-}
+const TensorView* Trace::Find(std::string_view name) const { return file_.Find(name); }
 
 struct TraceWriter::Impl {
   std::string path, temporary;

@@ -8,8 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "samebits/checkpoint/safetensors.h"
 #include "samebits/tensor/tensor.h"
+#include "samebits/trace/tensor_file.h"
+#include "samebits/trace/trace_map.h"
 
 namespace samebits {
 
@@ -28,17 +29,19 @@ class Trace {
  public:
   // Throws Error: all of SafetensorsFile's, a missing or malformed key, keys that contradict each
   // other, another format (kUnsupported). Shapes of tensors are whoever's who knows the model.
-  static Trace Open(const std::string& path);
+  // `map`: how another program's names and layouts become those of a trace; null: they are.
+  static Trace Open(const std::string& path, const TraceMap* map = nullptr);
   static Trace Parse(std::span<const std::byte> bytes, const std::string& place);
+  static Trace From(TensorFile file);
 
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return file_.path; }
   const TraceInfo& info() const { return info_; }
   int64_t tokens() const;  // T: of each sequence
-  const std::vector<TensorEntry>& tensors() const { return file_.tensors(); }
+  const std::vector<NamedTensor>& tensors() const { return file_.tensors; }
   const TensorView* Find(std::string_view name) const;  // null when the trace skips it
 
  private:
-  SafetensorsFile file_;
+  TensorFile file_;
   TraceInfo info_;
 };
 

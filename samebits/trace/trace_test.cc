@@ -238,7 +238,7 @@ TEST(TraceWriter, RoundTrip) {
   EXPECT_EQ(trace.Find("odd")->as<uint16_t>()[2], 3);
   EXPECT_EQ(trace.Find("unwritten")->as<float>()[1], 0.0F);
   EXPECT_EQ(trace.Find("empty")->elements(), 0);
-  for (const TensorEntry& entry : trace.tensors()) {
+  for (const NamedTensor& entry : trace.tensors()) {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(entry.view.data) %
                   static_cast<uintptr_t>(DTypeSize(entry.view.dtype)),
               0U);
