@@ -11,10 +11,12 @@
 #include "apps/samebits/commands.h"
 #include "apps/samebits/map_options.h"
 #include "apps/samebits/profile_options.h"
+#include "apps/samebits/progress.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/checkpoint.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/thread_pool.h"
+#include "samebits/report/attribution_report.h"
 #include "samebits/report/check_report.h"
 #include "samebits/report/html_report.h"
 #include "samebits/text/tokenizer.h"
@@ -25,7 +27,7 @@ namespace {
 
 struct CheckArguments {
   std::string model, trace, report, map;
-  bool suggest_map = false;
+  bool suggest_map = false, attribute = false;
   int threads = 0;
   bool json = false;
   ProfileOptions profile;
@@ -95,6 +97,15 @@ int RunCheck(CheckArguments arguments) {
   }
   const CheckResult result = Check(graph, checkpoint, trace, options);
   if (show) fmt::print(stderr, "\r\033[K");
+  std::optional<Attribution> attribution;
+  if (arguments.attribute) {
+    ProgressLine progress;
+    attribution = Attribute(graph, checkpoint, trace, options.threads,
+                            [&](int64_t done, int64_t total) {
+                              progress.Show(done, total, "operations attributed");
+                            });
+    progress.Clear();
+  }
   Json json;
   if (arguments.json || !arguments.report.empty()) {
     json = CheckToJson(result);
@@ -107,6 +118,7 @@ int RunCheck(CheckArguments arguments) {
                                                                        : Json(s.suggestion)},
                                    {"why", s.why}});
     }
+    if (attribution) json["attribution"] = AttributionToJson(*attribution);
     AddTokenText(arguments.model, json);
   }
   if (!arguments.report.empty()) WriteFile(arguments.report, CheckToHtml(json));
@@ -114,6 +126,7 @@ int RunCheck(CheckArguments arguments) {
     fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
   } else {
     fmt::print("{}", CheckToText(result));
+    if (attribution) fmt::print("{}", AttributionToText(*attribution));
     PrintUnmatched(unmatched);
   }
   switch (result.verdict) {
@@ -145,6 +158,8 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
                       "map from the trace's names and layouts to ours (docs/trace-map.md)");
   command->add_flag("--suggest-map", arguments->suggest_map,
                     "print a map to begin with, and judge nothing");
+  command->add_flag("--attribute", arguments->attribute,
+                    "say how much of the logits' difference each operation is responsible for");
   AddProfileOptions(*command, arguments->profile);
   command->callback([arguments, &exit_code] { exit_code = RunCheck(*arguments); });
 }

@@ -13,6 +13,7 @@ void RegisterTokenize(CLI::App& app, int& exit_code);
 void RegisterTrace(CLI::App& app, int& exit_code);
 void RegisterBench(CLI::App& app, int& exit_code);
 void RegisterCheck(CLI::App& app, int& exit_code);
+void RegisterTolerance(CLI::App& app, int& exit_code);
 void RegisterDiff(CLI::App& app, int& exit_code);
 void RegisterCompletion(CLI::App& app, int& exit_code);
 

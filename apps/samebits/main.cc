@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   samebits::RegisterTokenize(app, exit_code);
   samebits::RegisterTrace(app, exit_code);
   samebits::RegisterCheck(app, exit_code);
+  samebits::RegisterTolerance(app, exit_code);
   samebits::RegisterDiff(app, exit_code);
   samebits::RegisterBench(app, exit_code);
   samebits::RegisterCompletion(app, exit_code);

@@ -9,8 +9,10 @@
 #include "apps/samebits/profile_options.h"
 #include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
+#include "apps/samebits/substitute_options.h"
 #include "apps/samebits/trace_like.h"
 #include "samebits/base/error.h"
+#include "samebits/base/json.h"
 #include "samebits/checkpoint/digest.h"
 #include "samebits/checkpoint/hub_cache.h"
 #include "samebits/engine/trace_recorder.h"
@@ -24,6 +26,7 @@ struct TraceOptions {
   std::string output;
   std::vector<std::string> nodes;
   std::string like;
+  std::vector<std::string> substitutes;
   ProfileOptions profile;
 };
 
@@ -100,7 +103,8 @@ Plan PlanLike(const LikeRun& like) {
   return plan;
 }
 
-void Execute(Runtime& runtime, const Plan& plan, TraceRecorder& recorder) {
+void Execute(Runtime& runtime, const Plan& plan, const Substitutes& substitutes,
+             TraceRecorder& recorder) {
   const int64_t tokens = plan.tokens();
   std::vector<Sequence> sequences;
   for (int64_t i = 0; i < plan.sequences(); ++i) {
@@ -117,6 +121,7 @@ void Execute(Runtime& runtime, const Plan& plan, TraceRecorder& recorder) {
       const auto place = static_cast<size_t>(i * tokens + at), n = static_cast<size_t>(count);
       Part part{&sequences[static_cast<size_t>(i)], std::span(plan.ids).subspan(place, n),
                 recorder.sequence(i)};
+      part.substitutes = &substitutes;
       if (!plan.positions.empty()) part.positions = std::span(plan.positions).subspan(place, n);
       parts.push_back(part);
     }
@@ -158,13 +163,21 @@ void RunTrace(const TraceOptions& options) {
   plan.metadata["threads"] = fmt::format("{}", how.threads);
   plan.metadata["checkpoint_digest"] = digest;
   if (how.replay != nullptr) plan.metadata["profile"] = how.replay->profile().digest();
+  if (!options.substitutes.empty() && plan.batch > 0) {
+    Fail(ErrorCode::kUnsupported, "--substitute: {} is a batch; supported is one sequence",
+         options.like);
+  }
+  const OpenSubstitutes substitutes =
+      ReadSubstitutes(options.substitutes, graph, checkpoint, plan.ids, how.dtype);
+  if (!substitutes.taken.empty()) plan.metadata["substituted"] = Json(substitutes.taken).dump();
+  how.weights = substitutes.weights;
   Runtime runtime(graph, checkpoint, how);
   TraceRecorder recorder(options.output, graph, how.dtype, {plan.batch, plan.tokens()},
                          plan.metadata, plan.names);
   ProgressLine progress;
   PageIn(checkpoint, progress);
   progress.Clear();
-  Execute(runtime, plan, recorder);
+  Execute(runtime, plan, substitutes.tensors, recorder);
   recorder.Finish();
   fmt::print(stderr, "{}: {} tokens, {} tensors, {}\n", options.output, plan.tokens(),
              plan.names.size(), ModelDTypeName(how.dtype));
@@ -190,6 +203,11 @@ void RegisterTrace(CLI::App& app, int&) {
   for (const char* other : {"PROMPT", "--ids", "--chat", "--system", "--raw", "--nodes"}) {
     like->excludes(command->get_option(other));
   }
+  command
+      ->add_option("--substitute", options->substitutes,
+                   "NAME=FILE[:THEIR_NAME]: take a tensor, or a weight, from a file instead of "
+                   "computing or loading it; * fits several; can be given more than once")
+      ->allow_extra_args(false);
   AddProfileOptions(*command, options->profile);
   like->excludes(command->get_option("--attention"));
   command->callback([options] { RunTrace(*options); });

@@ -24,6 +24,18 @@ double WholeRunCost(const Graph& graph, int64_t tokens) {
 void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms,
               const std::function<void(const std::string& name, const TensorView&)>& visit,
               std::optional<uint64_t> noise) {
+  RunWholeJudged(
+      like, forms,
+      [&](const Replay& replay, const TensorView& tensor, const Expectation&) {
+        visit(replay.node.outputs[static_cast<size_t>(replay.output)], tensor);
+      },
+      noise);
+}
+
+void RunWholeJudged(const ReplaySource& like, const std::map<std::string, Form>& forms,
+                    const std::function<void(const Replay& replay, const TensorView&,
+                                             const Expectation&)>& visit,
+                    std::optional<uint64_t> noise) {
   std::mt19937_64 random(noise.value_or(0));
   std::uniform_real_distribution<double> uniform(-1, 1);
   const Graph& graph = *like.graph;
@@ -60,7 +72,7 @@ void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms
         StoreValue(tensor, static_cast<int64_t>(i),
                    ApplyTail(e.tail, e.y[i] + moved, static_cast<int64_t>(i) % e.columns));
       }
-      visit(name, tensor.view());
+      visit(replay, tensor.view(), e);
       tensors.insert_or_assign(name, std::move(tensor));
     }
     std::erase_if(tensors, [&](const auto& entry) { return last_use[entry.first] <= n; });

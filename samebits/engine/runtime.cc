@@ -90,6 +90,7 @@ struct Runtime::Impl {
     Recorder* recorder;
     int64_t first, rows;  // of the call
     int64_t before;       // tokens of the sequence
+    const Substitutes* substitutes;
   };
   std::vector<PartRows> parts;
   std::vector<int64_t> ids, positions;
@@ -107,7 +108,9 @@ struct Runtime::Impl {
     for (const Node& node : graph.nodes) {
       weights.emplace_back();
       for (const std::string& name : node.weights) {
-        weights.back().push_back(&checkpoint.Get(name));
+        const auto other = options.weights.find(name);
+        weights.back().push_back(other == options.weights.end() ? &checkpoint.Get(name)
+                                                                : &other->second);
       }
     }
   }
@@ -126,6 +129,8 @@ struct Runtime::Impl {
   void RunAttention(const Node& node);
   void RunElementwise(const Node& node);
   void Begin(std::span<const Part> given);
+  void Substitute(const Node& node);
+  bool AllSubstituted(const Node& node) const;
   void Record(const Node& node);
   TensorView LastRows(const TensorView& x, Slot& slot) const;
 };
@@ -340,7 +345,8 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
     SAMEBITS_CHECK(part.positions.empty() || part.positions.size() == part.ids.size(),
                    "a position for each id");
     const auto part_rows = static_cast<int64_t>(part.ids.size());
-    next.push_back({&sequence, part.recorder, count, part_rows, sequence.length()});
+    next.push_back(
+        {&sequence, part.recorder, count, part_rows, sequence.length(), part.substitutes});
     count += part_rows;
   }
   parts = std::move(next);
@@ -358,6 +364,34 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
       positions.push_back(given[i].positions.empty() ? parts[i].before + t
                                                      : given[i].positions[static_cast<size_t>(t)]);
       text_lengths.push_back(std::max(sequence.planned_, parts[i].before + t + 1));
+    }
+  }
+}
+
+// Whether every part brings what the node computes. Attention also fills the caches.
+bool Runtime::Impl::AllSubstituted(const Node& node) const {
+  if (node.kind == OpKind::kAttention || &node == &graph.nodes.back()) return false;
+  return std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& name) {
+    return std::all_of(parts.begin(), parts.end(), [&](const PartRows& part) {
+      return part.substitutes != nullptr && part.substitutes->contains(name);
+    });
+  });
+}
+
+void Runtime::Impl::Substitute(const Node& node) {
+  for (const std::string& name : node.outputs) {
+    const auto made = tensors.find(name);
+    if (made == tensors.end() || made->second.shape[0] != rows()) continue;
+    const int64_t row_bytes = made->second.bytes() / rows();
+    for (const PartRows& part : parts) {
+      if (part.substitutes == nullptr) continue;
+      const auto other = part.substitutes->find(name);
+      if (other == part.substitutes->end()) continue;
+      const TensorView& from = other->second;
+      SAMEBITS_CHECK(from.dtype == options.dtype && from.shape[0] >= part.before + part.rows,
+                     "a substitute in the model's dtype, with all rows");
+      std::memcpy(Writable(made->second) + part.first * row_bytes,
+                  from.data + part.before * row_bytes, static_cast<size_t>(part.rows * row_bytes));
     }
   }
 }
@@ -394,7 +428,13 @@ const TensorView& Runtime::Forward(std::span<const Part> parts) {
   Impl& impl = *impl_;
   impl.Begin(parts);
   for (size_t i = 0; i < impl.graph.nodes.size(); ++i) {
-    impl.Run(impl.graph.nodes[i], impl.weights[i]);
+    const Node& node = impl.graph.nodes[i];
+    if (impl.AllSubstituted(node)) {
+      for (const std::string& name : node.outputs) impl.Make(node, name, impl.rows());
+    } else {
+      impl.Run(node, impl.weights[i]);
+    }
+    impl.Substitute(node);
     impl.Record(impl.graph.nodes[i]);
   }
   for (const Impl::PartRows& part : impl.parts) part.sequence->length_ += part.rows;

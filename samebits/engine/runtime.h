@@ -4,8 +4,10 @@
 // of a sequence; in a replay the chunks and the batch are those of the reference.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "samebits/checkpoint/checkpoint.h"
@@ -18,11 +20,18 @@
 
 namespace samebits {
 
+// Tensors that take the place of computed ones, by the graph's names: [T, ...] in the model's dtype,
+// row t for position t of the sequence. Scores and probs are inside of the attention kernel and
+// can not be replaced.
+using Substitutes = std::map<std::string, TensorView, std::less<>>;
+
 struct RuntimeOptions {
   DType dtype = DType::kF32;  // weights are rounded or widened to it where they are used
   Isa isa = Isa::kPortable;
   int threads = 1;
   std::shared_ptr<const ReplayPlan> replay = nullptr;  // instead of `canonical`
+  // Weights that take the place of the checkpoint's, by their names there; must outlive the runtime.
+  std::map<std::string, TensorView, std::less<>> weights = {};
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
@@ -34,6 +43,7 @@ struct Part {
   std::span<const int64_t> ids;
   Recorder* recorder = nullptr;
   std::span<const int64_t> positions = {};  // one an id; empty: counted from the sequence's first
+  const Substitutes* substitutes = nullptr;
 };
 
 class Runtime {
