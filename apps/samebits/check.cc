@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "apps/samebits/check_log_probs.h"
 #include "apps/samebits/commands.h"
 #include "apps/samebits/map_options.h"
 #include "apps/samebits/profile_options.h"
@@ -73,6 +74,10 @@ void PrintUnmatched(const std::vector<Suggestion>& unmatched) {
 int RunCheck(CheckArguments arguments) {
   // An output that can not be written is said before the work, not behind it.
   if (!arguments.report.empty()) CheckWritable(arguments.report);
+  if (LooksLikeJson(arguments.trace)) {
+    const int threads = arguments.threads > 0 ? arguments.threads : DefaultThreads();
+    return CheckLogProbs(arguments.model, arguments.trace, threads, arguments.json);
+  }
   const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
   const Graph graph = BuildGraph(checkpoint.config());
   if (arguments.suggest_map) {
@@ -149,7 +154,8 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
       "Example: samebits check models/nano port.safetensors\n"
       "Exit code: 0 no bug, 1 bug, 2 could not tell.");
   command->add_option("MODEL", arguments->model, "Hugging Face checkpoint folder")->required();
-  command->add_option("TRACE", arguments->trace, "trace file: safetensors or .npz (docs/trace-format.md)")->required();
+  command->add_option("TRACE", arguments->trace, "trace file, safetensors or .npz (docs/trace-format.md); or JSON with log-probabilities "
+                      "(docs/logprobs.md)")->required();
   command->add_option("--threads", arguments->threads, "threads (default: one a physical core)")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", arguments->json, "print JSON");
