@@ -65,7 +65,7 @@ void PrintUnmatched(const std::vector<Suggestion>& unmatched) {
   constexpr size_t kShown = 4;
   for (size_t i = 0; i < unmatched.size() && i < kShown; ++i) {
     const Suggestion& s = unmatched[i];
-    fmt::print("  {}{}\n", s.name,
+    fmt::print("  {}{}\n", Excerpt(Json(s.name)),
                s.suggestion.empty() ? "" : fmt::format(": perhaps {} ({})", s.suggestion, s.why));
   }
   if (unmatched.size() > kShown) fmt::print("  ...\n");

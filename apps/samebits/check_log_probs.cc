@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "apps/samebits/progress.h"
 #include "samebits/base/json.h"
 #include "samebits/diagnose/log_probs.h"
+#include "samebits/trace/tensor_file.h"
 
 namespace samebits {
 namespace {
@@ -65,12 +65,9 @@ void Print(const LogProbResult& result, DType dtype) {
 }  // namespace
 
 bool LooksLikeJson(const std::string& path) {
-  std::FILE* file = std::fopen(path.c_str(), "rb");
-  if (file == nullptr) return false;
-  int c = std::fgetc(file);
-  while (c == ' ' || c == '\n' || c == '\r' || c == '\t') c = std::fgetc(file);
-  std::fclose(file);
-  return c == '{';
+  const std::string first = FirstBytes(path, 64);
+  const size_t at = first.find_first_not_of(" \n\r\t");
+  return at != std::string::npos && first[at] == '{';
 }
 
 int CheckLogProbs(const std::string& model, const std::string& path, int threads, bool json) {

@@ -35,7 +35,7 @@ std::vector<Suggestion> FindUnmatched(const std::string& path, const std::string
   std::string text;
   constexpr size_t kShown = 5;
   for (size_t i = 0; i < std::min(kShown, found.size()); ++i) {
-    text += fmt::format("\n  {}{}", found[i].name,
+    text += fmt::format("\n  {}{}", Excerpt(Json(found[i].name)),
                         found[i].suggestion.empty() ? "" : ": perhaps " + found[i].suggestion);
   }
   Fail(ErrorCode::kBadInput,

@@ -8,6 +8,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "samebits/base/json.h"
 #include "samebits/diagnose/checker.h"
 #include "samebits/diagnose/whole_run.h"
 #include "samebits/tensor/convert.h"
@@ -249,7 +250,7 @@ Checker::Misrecorded Checker::DescribeMisrecorded(const Item& item, const NodeRe
         std::count(own.begin(), own.end(), other.name) > 0;
     return {near ? "trace-tap-point" : "trace-stale",
             fmt::format("{} holds the bits of {}, which is not what the port used", node.name,
-                        other.name),
+                        graph_.Producer(other.name) != nullptr ? other.name : Excerpt(Json(other.name))),
             {}};
   }
   const auto detail = details_.find(node.name);

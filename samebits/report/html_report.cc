@@ -1,6 +1,7 @@
 #include "samebits/report/html_report.h"
 
 #include <fmt/format.h>
+#include <report_page.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,7 +10,6 @@
 #include <string_view>
 
 #include "samebits/base/error.h"
-#include "samebits/report/page.h"
 
 namespace samebits {
 namespace {

@@ -1,8 +1,10 @@
 #include "samebits/trace/tensor_file.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
-#include <array>
 #include <cstdio>
+#include <span>
 
 #include "samebits/checkpoint/safetensors.h"
 #include "samebits/trace/npz.h"
@@ -27,14 +29,20 @@ TensorFile FromSafetensors(const std::shared_ptr<const SafetensorsFile>& file) {
   return result;
 }
 
+std::string FirstBytes(const std::string& path, size_t count) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return "";
+  std::string bytes(count, '\0');
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (file == nullptr) return "";
+  bytes.resize(std::fread(bytes.data(), 1, count, file));
+  std::fclose(file);
+  return bytes;
+}
+
 TensorFile OpenTensorFile(const std::string& path) {
-  std::array<std::byte, 4> first{};
-  size_t count = 0;
-  if (std::FILE* file = std::fopen(path.c_str(), "rb"); file != nullptr) {
-    count = std::fread(first.data(), 1, first.size(), file);
-    std::fclose(file);
-  }
-  if (LooksLikeZip({first.data(), count})) return OpenNpz(path);
+  const std::string first = FirstBytes(path, 4);
+  if (LooksLikeZip(std::as_bytes(std::span(first)))) return OpenNpz(path);
   return FromSafetensors(std::make_shared<const SafetensorsFile>(SafetensorsFile::Open(path)));
 }
 

@@ -29,6 +29,10 @@ struct TensorFile {
 // The tensors of a file that stays open as long as they are used.
 TensorFile FromSafetensors(const std::shared_ptr<const SafetensorsFile>& file);
 
+// Up to `count` bytes from the beginning of a regular file; of anything else (a pipe would wait for
+// somebody to write) none.
+std::string FirstBytes(const std::string& path, size_t count);
+
 // Safetensors, or .npz by its first bytes. Throws Error(kIo, kBadInput).
 TensorFile OpenTensorFile(const std::string& path);
 

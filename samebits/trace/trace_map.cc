@@ -263,7 +263,7 @@ class Mapper {
   }
 
   void Map(const NamedTensor& tensor, std::set<size_t>& used) {
-    const std::string place = fmt::format("{}: tensor '{}'", file_.path, tensor.name);
+    const std::string place = fmt::format("{}: tensor {}", file_.path, Excerpt(Json(tensor.name)));
     const bool skipped = std::any_of(
         map_.skip.begin(), map_.skip.end(),
         [&](const std::string& s) { return MatchNumber(s, tensor.name, true).has_value(); });
@@ -274,7 +274,8 @@ class Mapper {
       if (!match) continue;
       if (found != nullptr) {
         Fail(ErrorCode::kBadInput, "{}: 'from' {} and {} both fit {}", map_.path,
-             Excerpt(Json(found->from)), Excerpt(Json(map_.rules[i].from)), tensor.name);
+             Excerpt(Json(found->from)), Excerpt(Json(map_.rules[i].from)),
+             Excerpt(Json(tensor.name)));
       }
       found = &map_.rules[i];
       number = *match;
@@ -334,7 +335,8 @@ class Mapper {
   void Add(const std::string& name, const Piece& piece, const std::string& place) {
     for (const NamedTensor& other : result_.tensors) {
       if (other.name != name) continue;
-      Fail(ErrorCode::kBadInput, "{}: becomes '{}', as another tensor does", place, name);
+      Fail(ErrorCode::kBadInput, "{}: becomes {}, as another tensor does", place,
+           Excerpt(Json(name)));
     }
     result_.tensors.push_back({name, piece.view});
     if (piece.owned != nullptr) result_.owned.push_back(piece.owned);

@@ -56,7 +56,7 @@ complete_words() {  # what bash offers for the last of these words
   bash -c 'eval "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _samebits
            echo "${COMPREPLY[*]}"' bash "$bash_completion" "$@"
 }
-same "completion of a command" "tokenize" "$(complete_words samebits to)"
+same "completion of a command" "tokenize tolerance" "$(complete_words samebits to)"
 same "completion of an option" "--temperature" "$(complete_words samebits run models --tem)"
 same "completion of a value" "bfloat16" "$(complete_words samebits run models --dtype bf)"
 refused "expected bash or zsh" completion fish

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +273,7 @@ def signed(profile: Entry) -> bytes:
 
 def golden_profile() -> Entry:
     """One of the goldens, cut down: all its rules, an entry or two a section."""
-    path = HERE.parent / "golden" / "float32-threads1.profile.json"
+    path = HERE.parent / "golden" / "avx2" / "float32-threads1.profile.json"
     full: Entry = json.loads(path.read_text())
     for key in ("linear", "scores", "context", "sdpa_scores", "sdpa_context"):
         full[key] = full[key][:2]
@@ -362,8 +364,69 @@ def profile() -> dict[str, bytes]:
     }
 
 
+def npy(descr: str, shape: str, data: bytes, *, fortran: bool = False, version: int = 1) -> bytes:
+    text = f"{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
+    size = len(text).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text + data
+
+
+def zipped(arrays: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", method) as archive:
+        for name, data in arrays.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return memory.getvalue()
+
+
+def npz() -> dict[str, bytes]:
+    four = b"\0\0\x80\x3f"
+    plain = zipped({"lm_head.npy": npy("<f4", "(1,)", four), "input_ids.npy": npy("<i8", "(1,)", bytes(8))})
+    return {
+        "ok_plain": plain,
+        "ok_deflated": zipped({"x.npy": npy("<f4", "(2, 2)", 4 * four)}, zipfile.ZIP_DEFLATED),
+        "ok_fortran": zipped({"x.npy": npy("<f4", "(2, 2)", 4 * four, fortran=True, version=2)}),
+        "ok_bfloat16": zipped({"x.npy": npy("|V2", "(2,)", four)}),
+        "ok_string": zipped({"dtype.npy": npy("<U1", "()", b"b\0\0\0")}),
+        "ok_empty": zipped({}),
+        "bad_cut": plain[: len(plain) // 2],
+        "bad_shape": zipped({"x.npy": npy("<f4", "(9,)", four)}),
+        "bad_shape_huge": zipped({"x.npy": npy("<f4", "(4611686018427387904, 4)", four)}),
+        "bad_shape_negative": zipped({"x.npy": npy("<f4", "(-1,)", four)}),
+        "bad_object": zipped({"x.npy": npy("|O", "(1,)", four)}),
+        "bad_big_endian": zipped({"x.npy": npy(">f4", "(1,)", four)}),
+        "bad_version": zipped({"x.npy": npy("<f4", "(1,)", four, version=7)}),
+        "bad_header": zipped({"x.npy": b"\x93NUMPY\x01\0\xff\xff{"}),
+        "bad_no_array": zipped({"x.npy": b"nothing"}),
+        "bad_float64": zipped({"x.npy": npy("<f8", "(1,)", b"\x9a\x99\x99\x99\x99\x99\xb9\x3f")}),
+        "bad_twice": zipped({"x.npy": npy("<f4", "(1,)", four), "x": npy("<f4", "(1,)", four)}),
+    }
+
+
+def trace_map() -> dict[str, bytes]:
+    def rule(**more: Any) -> bytes:
+        return json.dumps({"tensors": [{"from": "b", "to": "y", **more}]}).encode()
+
+    return {
+        "ok_rename": rule(),
+        "ok_number": json.dumps({"tensors": [{"from": "a.{N}", "to": "x.{N}"}]}).encode(),
+        "ok_take": json.dumps({"tensors": [{"from": "a.0", "to": "x", "take": [[0, 0]]}]}).encode(),
+        "ok_transpose": rule(transpose=[2, 0, 1]),
+        "ok_reshape": rule(reshape=["T", -1]),
+        "ok_split": rule(to=["q", "k"], split={"axis": 1, "sizes": [12, 8]}, then_reshape=["T", -1]),
+        "ok_metadata": b'{"metadata": {"input_ids": [1, 2]}, "skip": ["*"]}',
+        "bad_key": rule(turn=1),
+        "bad_twice": json.dumps({"tensors": [{"from": "a.{N}", "to": "x"}]}).encode(),
+        "bad_transpose": rule(transpose=[0, 0, 1]),
+        "bad_reshape": rule(reshape=[7]),
+        "bad_split": rule(to=["q", "k"], split={"axis": 9, "sizes": [1, 1]}),
+        "bad_take": rule(take=[[0, 99]]),
+        "bad_list": b"[]",
+        "bad_huge": rule(reshape=[2**39, 2**39]),
+    }
+
+
 def main() -> None:
-    for target in (safetensors, config, trace, profile):
+    for target in (safetensors, config, trace, profile, npz, trace_map):
         folder = HERE / target.__name__
         folder.mkdir(exist_ok=True)
         for old in [*folder.glob("ok_*"), *folder.glob("bad_*")]:
