@@ -36,7 +36,8 @@ void AddMap(Hypotheses& list, const Replay& base, const char* cause, std::string
 }
 
 // The rows of each head in another order.
-void HeadRowHypotheses(const Replay& base, int64_t heads, int64_t d, Hypotheses& list) {
+void HeadRowHypotheses(const Replay& base, int64_t heads, int64_t d, bool rotated,
+                       Hypotheses& list) {
   const auto permuted = [&](const char* cause, const char* detail, auto&& source_row) {
     auto map = OwnRows(base.node);
     for (int64_t h = 0; h < heads; ++h) {
@@ -50,6 +51,7 @@ void HeadRowHypotheses(const Replay& base, int64_t heads, int64_t d, Hypotheses&
   });
   permuted("head-layout", "reads [head_dim, heads] where [heads, head_dim] is stored",
            [&](int64_t h, int64_t i) { return i * heads + h; });
+  if (!rotated) return;
   permuted("rope-row-permutation", "has the rows of each head permuted for pairs (2i, 2i+1)",
            [&](int64_t h, int64_t i) { return h * d + i / 2 + i % 2 * (d / 2); });
   permuted("rope-row-permutation", "has the rows of each head permuted for pairs (i, i + d/2)",
@@ -183,7 +185,7 @@ void LinearHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
   const bool q = node.name.ends_with("self_attn.q_proj");
   if (q || node.name.ends_with("self_attn.k_proj") || node.name.ends_with("self_attn.v_proj")) {
     HeadRowHypotheses(base, q ? config.num_attention_heads : config.num_key_value_heads,
-                      config.head_dim, list);
+                      config.head_dim, !node.name.ends_with("v_proj"), list);
     FusedHypotheses(base, config, list);
   }
   GateUpHypotheses(base, list);

@@ -79,6 +79,22 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
       by_group[group][key].emplace_back(i, std::move(h));
     }
   }
+  // Nor does the width of tables that are not recorded.
+  for (size_t i = 0; i + 1 < base.size(); ++i) {
+    if (base[i].node.kind != OpKind::kRotary) continue;
+    const int64_t d = base[i].node.attributes.head_dim;
+    for (const int64_t part : {d / 2, d / 4}) {
+      for (const double denominator : {0.0, static_cast<double>(d)}) {
+        if (part < 2 || part % 2 != 0) continue;
+        Hypothesis h{"rope-partial", fmt::format("rotates {} of {} dimensions of a head", part, d),
+                     base[i], {}, {}};
+        h.replay.rotary_dim = part;
+        h.replay.frequency_dim = denominator;
+        by_group["rotary"][fmt::format("partial {} {}", part, denominator)].emplace_back(
+            i, std::move(h));
+      }
+    }
+  }
   // Windows do not show in probs that are not recorded: all sizes, then.
   for (size_t i = 0; i + 1 < base.size(); ++i) {
     if (base[i].node.kind != OpKind::kAttention || base[i].output != 1) continue;

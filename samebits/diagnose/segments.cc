@@ -136,9 +136,11 @@ SegmentValues SegmentRunner::Run(const std::vector<Replay>& steps, const Segment
     const DType stored = recorded != nullptr ? recorded->dtype
                          : step.kept_fp32    ? DType::kF32
                                              : source.dtype;
-    auto tensor = std::make_shared<Tensor>(
-        stored, OutputShape(*source.graph, step.node, segment_.NameOf(i), source.tokens()));
+    Shape shape = OutputShape(*source.graph, step.node, segment_.NameOf(i), source.tokens());
     const Expectation e = Evaluate(step, source, stored, {0, source.tokens()});
+    // The tables of a partial rotation are narrower.
+    if (step.node.kind == OpKind::kRotary) shape.back() = e.columns;
+    auto tensor = std::make_shared<Tensor>(stored, std::move(shape));
     if (static_cast<int64_t>(e.y.size()) != tensor->elements()) return {};
     const double share = noise ? TypicalShare(step, source.tokens()) : 0;
     std::uniform_real_distribution<double> uniform(-1, 1);
