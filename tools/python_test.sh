@@ -12,4 +12,4 @@ export OMP_WAIT_POLICY=passive
 export JAX_PLATFORMS=cpu HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 python tools/get_smollm2.py "$SMOLLM2"
 # -rs: every skip with its reason, above the closing line.
-exec python -m pytest -q -rs -p no:cacheprovider python/tests tests/planted tests/live tests/parity "$@"
+exec python -m pytest -q -rs -p no:cacheprovider python/tests tests/planted tests/mutations tests/live tests/parity "$@"

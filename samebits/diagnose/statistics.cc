@@ -59,10 +59,12 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
       source.tokens() < kRows) {
     return std::nullopt;
   }
-  Replay bare = replay;
+  Replay with_bias = replay;  // in y, wherever the port rounds
+  with_bias.bias_place = BiasPlace::kBeforeRounding;
+  Replay bare = with_bias;
   bare.bias_times = 0;
   const RowRange rows{0, std::min<int64_t>(source.tokens(), 64)};
-  const Expectation with = Evaluate(replay, source, candidate.dtype, rows);
+  const Expectation with = Evaluate(with_bias, source, candidate.dtype, rows);
   const Expectation without = Evaluate(bare, source, candidate.dtype, rows);
   const std::vector<double> values = GatherRows(candidate, rows, false);
   const std::vector<double> x =
