@@ -20,15 +20,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import accumulators
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-import accumulators
 from faults import ACCUMULATORS, Plan, listing
-from samebits import Recorder
-from samebits import tap as record
+from samebits.jax import Recorder
+from samebits.jax import tap as record
 
 Array = Any  # jax.Array
 Weights = dict[str, Array]
@@ -313,7 +313,9 @@ class Model:
         normed = x32 * jax.lax.rsqrt(variance + eps)
         if "norm-weight-fp32" in self.plan.chains:
             return self.tap(module, self.cast(normed * f32(weight)))  # round: once
-        return self.tap(module, self.multiply(weight, self.cast(normed)))  # round: before the weight
+        return self.tap(
+            module, self.multiply(weight, self.cast(normed))
+        )  # round: before the weight
 
     def rotary(self, tokens: int) -> tuple[Array, Array]:
         """cos and sin [T, D]."""

@@ -45,8 +45,8 @@ std::optional<double> RandomWeightSize(const std::vector<double>& values,
   const double kurtosis = fourth / all / (second / all * second / all);
   const auto [low, high] = std::minmax_element(sizes.begin(), sizes.end());
   // Three for a normal distribution; rows of few outputs vary by chance.
-  const double spread = 1 + 6 / std::sqrt(2.0 * static_cast<double>(outs));
-  if (*high > *low * spread * spread || kurtosis < 2 || kurtosis > 4.5) return std::nullopt;
+  const double spread = 1 + 8 / std::sqrt(2.0 * static_cast<double>(outs));
+  if (*high > *low * spread * spread || kurtosis < 1.8 || kurtosis > 6) return std::nullopt;
   return std::sqrt(second / all);
 }
 
@@ -89,9 +89,11 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
     sums.push_back(without.y[i]);
   }
   if (kept < static_cast<size_t>(kOuts)) return std::nullopt;
-  constexpr double kUnrelated = 0.1, kSame = 0.98;
+  // Rows of one text are alike, so outputs count once: chance gives 1 / sqrt(outputs).
+  const double unrelated = std::clamp(4 / std::sqrt(static_cast<double>(outs)), 0.1, 0.6);
+  constexpr double kSame = 0.98;
   const double likeness = Correlation(product, sums);
-  if (std::fabs(likeness) < kUnrelated) {
+  if (std::fabs(likeness) < unrelated) {
     if (const auto size = RandomWeightSize(product, x, rows.size())) {
       return Likeness{"weight-random",
                       fmt::format("has a weight that is unrelated to {}: as if of random values with "

@@ -380,7 +380,9 @@ def zipped(arrays: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
 
 def npz() -> dict[str, bytes]:
     four = b"\0\0\x80\x3f"
-    plain = zipped({"lm_head.npy": npy("<f4", "(1,)", four), "input_ids.npy": npy("<i8", "(1,)", bytes(8))})
+    plain = zipped(
+        {"lm_head.npy": npy("<f4", "(1,)", four), "input_ids.npy": npy("<i8", "(1,)", bytes(8))}
+    )
     return {
         "ok_plain": plain,
         "ok_deflated": zipped({"x.npy": npy("<f4", "(2, 2)", 4 * four)}, zipfile.ZIP_DEFLATED),
@@ -412,7 +414,9 @@ def trace_map() -> dict[str, bytes]:
         "ok_take": json.dumps({"tensors": [{"from": "a.0", "to": "x", "take": [[0, 0]]}]}).encode(),
         "ok_transpose": rule(transpose=[2, 0, 1]),
         "ok_reshape": rule(reshape=["T", -1]),
-        "ok_split": rule(to=["q", "k"], split={"axis": 1, "sizes": [12, 8]}, then_reshape=["T", -1]),
+        "ok_split": rule(
+            to=["q", "k"], split={"axis": 1, "sizes": [12, 8]}, then_reshape=["T", -1]
+        ),
         "ok_metadata": b'{"metadata": {"input_ids": [1, 2]}, "skip": ["*"]}',
         "bad_key": rule(turn=1),
         "bad_twice": json.dumps({"tensors": [{"from": "a.{N}", "to": "x"}]}).encode(),

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 import transformers
+from random_models import SHAPES
 from safetensors.torch import load_file, save_file
 
 import samebits
-from random_models import SHAPES
 
 Tensors = dict[str, torch.Tensor]
 ATTENTION = "model.layers.{}.self_attn."
@@ -160,9 +160,7 @@ def _skip_norm(module: Any) -> None:
 
 def _layer_norm(module: Any) -> None:
     own = module.forward
-    module.forward = lambda x: own(
-        (x.float() - x.float().mean(-1, keepdim=True)).to(x.dtype)
-    )
+    module.forward = lambda x: own((x.float() - x.float().mean(-1, keepdim=True)).to(x.dtype))
 
 
 def _scale_embedding(module: Any) -> None:

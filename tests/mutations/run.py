@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from random_models import SHAPES, random_shape, random_tokens  # noqa: E402  (sets the paths)
+from random_models import SHAPES, random_shape, random_tokens
 
-from cases import bug_cases  # noqa: E402
-from checker import binary  # noqa: E402
-from faults import ACCUMULATORS, BUGS, CHAINS, Plan  # noqa: E402
-from make_checkpoints import prompt, write_checkpoint  # noqa: E402
+from cases import bug_cases
+from checker import binary
+from faults import ACCUMULATORS, BUGS, CHAINS, Plan
+from make_checkpoints import prompt, write_checkpoint
 
 DTYPES = ("float32", "bfloat16")
 # The healthy habits of a port that may be combined; one place for the scale.

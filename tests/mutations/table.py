@@ -1,6 +1,6 @@
 """The results of the mutation suite as markdown.
 
-    python tests/mutations/table.py RESULTS.jsonl ... > part.md
+python tests/mutations/table.py RESULTS.jsonl ... > part.md
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def bug_table(lines: list[Line]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for cause in sorted({key[0] for key in cells}):
-        row = [cells[cause, *column] for column in columns]
+        row = [cells[(cause, *column)] for column in columns]
         shown = " | ".join(share(sum(cell), len(cell)) for cell in row)
         out.append(f"| {cause} | {shown} | {silent[cause] or '-'} |")
-    every = [right for cell in cells.values() for right in cell]
+    every = [bool(outcome) for cell in cells.values() for outcome in cell]
     out += ["", f"{sum(every)} of {len(every)} judged rightly: the planted cause and nothing else, "
                 "at its first node."]  # fmt: skip
     return out
@@ -88,8 +88,8 @@ def main() -> None:
     if sparse := counted.get("sparse"):
         layer, cause = (sum(bool(x[key]) for x in sparse) for key in ("right_layer", "right"))
         out += ["", "### Layer outputs only", "",
-                f"Right layer in {layer} of {len(sparse)}, right cause (and no other) in {cause} of "
-                f"{len(sparse)}."]  # fmt: skip
+                f"Right layer in {layer}, right cause (and no other) in {cause} "
+                f"of {len(sparse)}."]  # fmt: skip
         missed: Counter[str] = Counter(x["planted"][0] for x in sparse if not x["right"])
         out += [f"- {name}: {n} missed" for name, n in sorted(missed.items())]
     seconds = sorted(x["seconds"] for some in counted.values() for x in some)

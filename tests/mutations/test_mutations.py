@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("jax", reason="jax is not installed: the port that plants bugs needs it")
 
 import run
+
 from checker import binary
 
 pytestmark = pytest.mark.skipif(
