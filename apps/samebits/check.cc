@@ -105,10 +105,9 @@ int RunCheck(CheckArguments arguments) {
   std::optional<Attribution> attribution;
   if (arguments.attribute) {
     ProgressLine progress;
-    attribution = Attribute(graph, checkpoint, trace, options.threads,
-                            [&](int64_t done, int64_t total) {
-                              progress.Show(done, total, "operations attributed");
-                            });
+    attribution = Attribute(
+        graph, checkpoint, trace, options.threads,
+        [&](int64_t done, int64_t total) { progress.Show(done, total, "operations attributed"); });
     progress.Clear();
   }
   Json json;
@@ -118,10 +117,10 @@ int RunCheck(CheckArguments arguments) {
     json["trace"] = arguments.trace;
     json["unmatched"] = Json::array();
     for (const Suggestion& s : unmatched) {
-      json["unmatched"].push_back({{"name", s.name},
-                                   {"suggestion", s.suggestion.empty() ? Json(nullptr)
-                                                                       : Json(s.suggestion)},
-                                   {"why", s.why}});
+      json["unmatched"].push_back(
+          {{"name", s.name},
+           {"suggestion", s.suggestion.empty() ? Json(nullptr) : Json(s.suggestion)},
+           {"why", s.why}});
     }
     if (attribution) json["attribution"] = AttributionToJson(*attribution);
     AddTokenText(arguments.model, json);
@@ -154,8 +153,12 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
       "Example: samebits check models/nano port.safetensors\n"
       "Exit code: 0 no bug, 1 bug, 2 could not tell.");
   command->add_option("MODEL", arguments->model, "Hugging Face checkpoint folder")->required();
-  command->add_option("TRACE", arguments->trace, "trace file, safetensors or .npz (docs/trace-format.md); or JSON with log-probabilities "
-                      "(docs/logprobs.md)")->required();
+  command
+      ->add_option(
+          "TRACE", arguments->trace,
+          "trace file, safetensors or .npz (docs/trace-format.md); or JSON with log-probabilities "
+          "(docs/logprobs.md)")
+      ->required();
   command->add_option("--threads", arguments->threads, "threads (default: one a physical core)")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", arguments->json, "print JSON");

@@ -40,9 +40,10 @@ void Print(const LogProbResult& result, DType dtype) {
              ModelDTypeName(dtype));
   fmt::print("{} values: {:.3g} from ours on average (rms), {:.3g} at most\n", result.values.size(),
              result.rms, result.max);
-  fmt::print("{} legitimate runs of ours: up to {:.3g} on average, {:.3g} at most (measured, not "
-             "proven)\n",
-             result.runs, result.spread_rms, result.spread_max);
+  fmt::print(
+      "{} legitimate runs of ours: up to {:.3g} on average, {:.3g} at most (measured, not "
+      "proven)\n",
+      result.runs, result.spread_rms, result.spread_max);
   std::vector<const LogProbResult::Value*> order;
   for (const LogProbResult::Value& value : result.values) order.push_back(&value);
   const auto distance = [](const LogProbResult::Value* v) {
@@ -57,8 +58,9 @@ void Print(const LogProbResult& result, DType dtype) {
                v.given.position, v.given.id, v.given.value, v.ours, v.spread);
   }
   if (!result.inside) {
-    fmt::print("Record a trace of the layers (docs/trace-format.md): `check` then names the "
-               "operation.\n");
+    fmt::print(
+        "Record a trace of the layers (docs/trace-format.md): `check` then names the "
+        "operation.\n");
   }
 }
 
@@ -75,10 +77,9 @@ int CheckLogProbs(const std::string& model, const std::string& path, int threads
   const Graph graph = BuildGraph(checkpoint.config());
   const LogProbFile file = OpenLogProbs(path, graph.config);
   ProgressLine progress;
-  const LogProbResult result =
-      CompareLogProbs(graph, checkpoint, file, threads, [&](int64_t done, int64_t total) {
-        progress.Show(done, total, "legitimate runs");
-      });
+  const LogProbResult result = CompareLogProbs(
+      graph, checkpoint, file, threads,
+      [&](int64_t done, int64_t total) { progress.Show(done, total, "legitimate runs"); });
   progress.Clear();
   if (json) {
     fmt::print("{}\n", ToJson(result, file.dtype).dump(2));

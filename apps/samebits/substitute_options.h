@@ -13,10 +13,10 @@
 namespace samebits {
 
 struct OpenSubstitutes {
-  Substitutes tensors;                                         // of the graph
-  std::map<std::string, TensorView, std::less<>> weights;      // of the checkpoint
-  std::vector<std::shared_ptr<const TensorFile>> files;        // keep them
-  std::vector<std::string> taken;                              // "NAME=FILE", for the metadata
+  Substitutes tensors;                                     // of the graph
+  std::map<std::string, TensorView, std::less<>> weights;  // of the checkpoint
+  std::vector<std::shared_ptr<const TensorFile>> files;    // keep them
+  std::vector<std::string> taken;                          // "NAME=FILE", for the metadata
 };
 
 // Each of `asked`: PATTERN=FILE or NAME=FILE:THEIR_NAME. A pattern (model.layers.*.q_proj) takes

@@ -36,34 +36,38 @@ Json ToJson(const Tolerances& t) {
 }
 
 void PrintTable(const Tolerances& t) {
-  fmt::print("{}, {} tokens. For each operation on the same inputs; proven for any order of fp32 "
-             "summation, with Hugging Face's rounding.\n\n",
-             ModelDTypeName(t.dtype), t.tokens);
-  fmt::print("{:<44} {:>6} {:>10} {:>10} {:>8}  {}\n", "operation", "ulps", "atol", "rtol",
-             "exact", "from");
+  fmt::print(
+      "{}, {} tokens. For each operation on the same inputs; proven for any order of fp32 "
+      "summation, with Hugging Face's rounding.\n\n",
+      ModelDTypeName(t.dtype), t.tokens);
+  fmt::print("{:<44} {:>6} {:>10} {:>10} {:>8}  {}\n", "operation", "ulps", "atol", "rtol", "exact",
+             "from");
   for (const NodeTolerance& node : t.nodes) {
     fmt::print("{:<44} {:>6} {:>10.3g} {:>10.3g} {:>6.1f} %  {}\n", node.node, node.ulps, node.atol,
                node.rtol, 100 * node.exact_share, node.derivation);
   }
-  fmt::print("\nFrom ids to logits nothing can be proven. Measured: legitimate runs of our own are "
-             "up to {:.3g} apart in the logits.\nulps: steps of the dtype, for every element. "
-             "exact: elements that have one legitimate value.\n",
-             t.logits_spread);
+  fmt::print(
+      "\nFrom ids to logits nothing can be proven. Measured: legitimate runs of our own are "
+      "up to {:.3g} apart in the logits.\nulps: steps of the dtype, for every element. "
+      "exact: elements that have one legitimate value.\n",
+      t.logits_spread);
 }
 
 void PrintPython(const Tolerances& t, const std::string& model) {
-  fmt::print("# Made by `samebits tolerance {} --dtype {} --python`: what each operation may differ "
-             "by on the\n# same inputs, proven for any order of fp32 summation.\n",
-             model, ModelDTypeName(t.dtype));
+  fmt::print(
+      "# Made by `samebits tolerance {} --dtype {} --python`: what each operation may differ "
+      "by on the\n# same inputs, proven for any order of fp32 summation.\n",
+      model, ModelDTypeName(t.dtype));
   fmt::print("TOLERANCES = {{  # name: (ulps, atol, rtol)\n");
   for (const NodeTolerance& node : t.nodes) {
     fmt::print("    \"{}\": ({}, {:.9g}, {:.9g}),  # {}\n", node.node, node.ulps, node.atol,
                node.rtol, node.derivation);
   }
-  fmt::print("}}\n\n\ndef test_port():\n    \"\"\"The whole of it, without a tolerance of one's "
-             "own: every operation on its own inputs.\"\"\"\n    from samebits.testing import "
-             "assert_port\n\n    assert_port(\"port.safetensors\", \"{}\")\n",
-             model);
+  fmt::print(
+      "}}\n\n\ndef test_port():\n    \"\"\"The whole of it, without a tolerance of one's "
+      "own: every operation on its own inputs.\"\"\"\n    from samebits.testing import "
+      "assert_port\n\n    assert_port(\"port.safetensors\", \"{}\")\n",
+      model);
 }
 
 void RunTolerance(const ToleranceOptions& options) {
@@ -90,8 +94,9 @@ void RegisterTolerance(CLI::App& app, int&) {
   auto options = std::make_shared<ToleranceOptions>();
   CLI::App* command = app.add_subcommand(
       "tolerance", "the tightest tolerance that a port's own tests can defend, for each operation");
-  command->footer("Example: samebits tolerance models/nano \"What is 17 + 25?\" --dtype bfloat16\n"
-                  "docs/tolerance.md says how they are meant.");
+  command->footer(
+      "Example: samebits tolerance models/nano \"What is 17 + 25?\" --dtype bfloat16\n"
+      "docs/tolerance.md says how they are meant.");
   AddModelOptions(*command, options->model);
   AddPromptOptions(*command, options->prompt);
   CLI::Option* json = command->add_flag("--json", options->json, "print JSON");

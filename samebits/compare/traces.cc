@@ -50,8 +50,9 @@ Key ForwardKey(const std::string& name) {
 std::vector<std::string> NamesInFile(const Trace& trace) {
   std::vector<const NamedTensor*> entries;
   for (const NamedTensor& entry : trace.tensors()) entries.push_back(&entry);
-  std::stable_sort(entries.begin(), entries.end(),
-                   [](const NamedTensor* a, const NamedTensor* b) { return a->view.data < b->view.data; });
+  std::stable_sort(entries.begin(), entries.end(), [](const NamedTensor* a, const NamedTensor* b) {
+    return a->view.data < b->view.data;
+  });
   std::vector<std::string> names;
   names.reserve(entries.size());
   for (const NamedTensor* entry : entries) names.push_back(entry->name);

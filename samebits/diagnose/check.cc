@@ -135,11 +135,10 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
     if (e.graph.outside > 0) {
       Replay replay = item.replay;
       form.Apply(replay);
-      const bool low_precision_seen = std::any_of(
-          result_.findings.begin(), result_.findings.end(),
-          [](const Finding& f) { return f.cause == "accumulator-low-precision"; });
-      const auto likely =
-          DescribeUnexplained(replay, source_, *item.candidate, low_precision_seen);
+      const bool low_precision_seen =
+          std::any_of(result_.findings.begin(), result_.findings.end(),
+                      [](const Finding& f) { return f.cause == "accumulator-low-precision"; });
+      const auto likely = DescribeUnexplained(replay, source_, *item.candidate, low_precision_seen);
       if (likely) {
         AddFinding(item, e, likely->cause, likely->detail).confirmed = false;
         remember(item, likely->cause, form, std::nullopt);
@@ -157,7 +156,8 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
   }
   for (const std::string& chain : form.chains) {
     ChainText text = DescribeChain(chain);
-    if (chain == "exp-approximate") text.what += fmt::format(": off by up to {:.2g}", form.exp_error);
+    if (chain == "exp-approximate")
+      text.what += fmt::format(": off by up to {:.2g}", form.exp_error);
     AddChain({chain, chain_nodes, text.what, text.advice});
   }
   const std::string name = GroupName(items.front().replay);
@@ -210,7 +210,8 @@ void Checker::Conclude() {
          trace_.Find(result_.nodes[judged - 1].name) == nullptr) {
     --judged;
   }
-  const size_t last_layer = order[fmt::format("model.layers.{}", graph_.config.num_hidden_layers - 1)];
+  const size_t last_layer =
+      order[fmt::format("model.layers.{}", graph_.config.num_hidden_layers - 1)];
   if (judged <= last_layer) judged = result_.nodes.size();
   if (judged < result_.nodes.size()) result_.judged_up_to = result_.nodes[judged - 1].name;
   for (size_t i = 0; i < result_.nodes.size(); ++i) {
@@ -311,8 +312,7 @@ CheckResult Checker::Run() {
     node.base = what.graph;
     AddTraceFinding(what.cause, what.detail, {name}, what.graph);
   }
-  result_.findings.insert(result_.findings.begin(), trace_findings_.begin(),
-                          trace_findings_.end());
+  result_.findings.insert(result_.findings.begin(), trace_findings_.begin(), trace_findings_.end());
   AddEvidence();
   FindNonFinite();
   ListInvisible();

@@ -97,8 +97,8 @@ void Checker::AddSegment(const SegmentResult& one) {
     node.why_unknown.clear();
     if (unexplained && !target) {
       node.grade = Grade::kUnknown;
-      node.why_unknown = fmt::format("not in the trace; {} is wrong and shows no known cause",
-                                     segment.target());
+      node.why_unknown =
+          fmt::format("not in the trace; {} is wrong and shows no known cause", segment.target());
       continue;
     }
     node.grade = Grade::kRounding;

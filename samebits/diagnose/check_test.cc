@@ -230,11 +230,10 @@ bool IsLayerOutput(const std::string& name) {
 }
 
 TEST_F(CheckTest, LayerOutputsAloneShowTheCause) {
-  const CheckResult result = Run(Edited(
-      [&](const std::string& tensor, Shape&, std::vector<std::byte>&) {
-        return IsLayerOutput(tensor);
-      },
-      "port_buggy"));
+  const CheckResult result =
+      Run(Edited([&](const std::string& tensor, Shape&,
+                     std::vector<std::byte>&) { return IsLayerOutput(tensor); },
+                 "port_buggy"));
   EXPECT_EQ(result.verdict, Grade::kBug);
   ASSERT_EQ(result.findings.size(), 1);
   EXPECT_EQ(result.findings[0].cause, "weight-not-transposed");

@@ -94,7 +94,7 @@ class Checker {
     Replay graph;
     std::optional<Replay> cause;
   };
-  std::map<std::string, Replays> replays_;  // by cause
+  std::map<std::string, Replays> replays_;      // by cause
   std::map<std::string, std::string> details_;  // of the first cause that was found in a node
   // Tensors that the trace does not hold as the port used them: as good as missing.
   std::map<std::string, Misrecorded, std::less<>> misrecorded_;

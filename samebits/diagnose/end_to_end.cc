@@ -89,9 +89,8 @@ void Checker::RunEndToEnd() {
       [&](const std::string& name, const TensorView& moved) {
         const auto base = reference.find(name);
         if (base == reference.end()) return;
-        each(name, [&](NodeResult& n) {
-          n.noise = CompareTensors(base->second.view(), moved).max_abs;
-        });
+        each(name,
+             [&](NodeResult& n) { n.noise = CompareTensors(base->second.view(), moved).max_abs; });
       },
       1);
   const TensorView* candidate = trace_.Find("lm_head");

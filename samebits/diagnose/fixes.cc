@@ -27,10 +27,10 @@ std::string FixFor(const std::string& cause) {
       {"rope-scaling",
        "Read rope_scaling (rope_parameters in newer files) of config.json and scale the inverse "
        "frequencies as it says; with yarn cos and sin are multiplied by attention_factor, too."},
-      {"qk-norm",
-       "Normalise each head of q and k (q_norm, k_norm) before the rotary embedding."},
+      {"qk-norm", "Normalise each head of q and k (q_norm, k_norm) before the rotary embedding."},
       {"sliding-window",
-       "A token sees sliding_window tokens, itself included: token - sliding_window < key <= token. "
+       "A token sees sliding_window tokens, itself included: token - sliding_window < key <= "
+       "token. "
        "Take the window, and the layers that have it, from config.json: sliding_window, "
        "use_sliding_window, max_window_layers, layer_types."},
       {"rope-missing", "Apply the rotary embedding to q and to k."},

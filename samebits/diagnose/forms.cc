@@ -77,8 +77,10 @@ ChainText DescribeChain(const std::string& id) {
       {"products-bf16x3",
        {"multiplies float32 as three products of bfloat16 parts",
         "jax_default_matmul_precision = highest"}},
-      {"exp-approximate", {"has an approximate exponential", "use an exponential that is good to "
-                                                            "the last bits"}},
+      {"exp-approximate",
+       {"has an approximate exponential",
+        "use an exponential that is good to "
+        "the last bits"}},
   };
   const auto found = kTexts.find(id);
   SAMEBITS_CHECK(found != kTexts.end(), id);

@@ -14,7 +14,7 @@ struct Form {
   std::vector<std::string> chains;  // ids of harmless differences; empty: as Hugging Face
   bool truncate = false;
   bool truncate_weights = false;
-  double exp_error = 0;  // of the chain exp-approximate
+  double exp_error = 0;                               // of the chain exp-approximate
   exact::Products tf32 = exact::Products::kTf32Even;  // how products-tf32 rounds
 
   bool operator==(const Form&) const = default;
@@ -30,8 +30,8 @@ ChainText DescribeChain(const std::string& id);
 // Nodes whose code a port shares: "linear with bias", "rms_norm", "scores", ...
 std::string GroupName(const Replay& replay);
 
-// Forms whose accumulator is not IEEE fp32 with full products: tried when no other form and no cause
-// explains a group. An approximate exponential is given the smallest error that fits, by its
+// Forms whose accumulator is not IEEE fp32 with full products: tried when no other form and no
+// cause explains a group. An approximate exponential is given the smallest error that fits, by its
 // caller.
 std::vector<Form> AccumulatorForms(const Replay& replay, DType model,
                                    const std::vector<std::string>& chains);

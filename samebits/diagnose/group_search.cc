@@ -81,9 +81,9 @@ class ItemSearch {
     std::optional<Hypothesis> scalar;
     Judgement best_scalar;
     std::vector<Hypothesis> hypotheses = HypothesesFor(base, source_);
-    const auto others = std::stable_partition(
-        hypotheses.begin(), hypotheses.end(),
-        [&](const Hypothesis& h) { return likely.contains(h.cause); });
+    const auto others =
+        std::stable_partition(hypotheses.begin(), hypotheses.end(),
+                              [&](const Hypothesis& h) { return likely.contains(h.cause); });
     for (auto it = hypotheses.begin(); it != hypotheses.end(); ++it) {
       Hypothesis& hypothesis = *it;
       if (it == others && best.judgement.outside == 0 &&
@@ -266,9 +266,8 @@ class GroupSearch {
       if (!Unexplained(*best)) return;
     }
     // Look closer, under the plain form and under the best one.
-    const auto likely = std::find_if(judged.begin(), judged.end(), [&](const GroupResult& g) {
-      return g.form == best->form;
-    });
+    const auto likely = std::find_if(judged.begin(), judged.end(),
+                                     [&](const GroupResult& g) { return g.form == best->form; });
     Consider(ExplainForm(judged.front(), true), best);
     if (Unexplained(*best) && likely != judged.begin()) Consider(ExplainForm(*likely, true), best);
   }

@@ -33,7 +33,8 @@ void ActivationHypotheses(const Replay& base, const ReplaySource& source, Hypoth
     Replay r = base;
     r.node.attributes.activation = name;
     AddHypothesis(list, "activation",
-        fmt::format("computes {} instead of {}", name, base.node.attributes.activation), r);
+                  fmt::format("computes {} instead of {}", name, base.node.attributes.activation),
+                  r);
   }
   Replay other = base;
   other.node.inputs[0] = LayerPrefix(base.node) + "mlp.up_proj";
@@ -42,7 +43,8 @@ void ActivationHypotheses(const Replay& base, const ReplaySource& source, Hypoth
   for (LowPrecisionForm form = 1; form <= kActivationForms; ++form) {
     Replay r = base;
     r.activation_form = form;
-    AddHypothesis(list, "activation-low-precision", "rounds the steps of SiLU to the model's dtype", r);
+    AddHypothesis(list, "activation-low-precision", "rounds the steps of SiLU to the model's dtype",
+                  r);
   }
 }
 
@@ -60,8 +62,8 @@ void ResidualHypotheses(const Replay& base, Hypotheses& list) {
   AddHypothesis(list, "residual-source", "adds no residual", missing);
   if (!attention) {
     Replay early = base;
-    early.node.inputs[0] = node.layer == 0 ? "model.embed_tokens"
-                                           : fmt::format("model.layers.{}", node.layer - 1);
+    early.node.inputs[0] =
+        node.layer == 0 ? "model.embed_tokens" : fmt::format("model.layers.{}", node.layer - 1);
     AddHypothesis(list, "residual-source", "adds to the layer's input instead of attn_residual",
                   early);
   }
@@ -113,8 +115,8 @@ void NarrowHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
   if (base.node.kind == OpKind::kAttention && base.output == 1) return;
   Replay r = base;
   r.products = exact::Products::kBf16;
-  AddHypothesis(list, "accumulator-low-precision", "rounds the operands of its products to bfloat16",
-                r);
+  AddHypothesis(list, "accumulator-low-precision",
+                "rounds the operands of its products to bfloat16", r);
 }
 
 }  // namespace

@@ -21,14 +21,13 @@ void WindowHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
   }
   for (const int64_t other : {window - 1, window + 1}) {
     if (window == 0 || other == 0) continue;
-    add(other,
-        fmt::format("sees {} tokens, itself included, instead of {}", other, window));
+    add(other, fmt::format("sees {} tokens, itself included, instead of {}", other, window));
   }
   const int64_t shown = WindowInTrace(base, source);
   if (shown != 0 && std::abs(shown - window) > (window == 0 ? 0 : 1)) {
-    add(shown,
-        window == 0 ? fmt::format("has a sliding window of {}; the checkpoint has none here", shown)
-                    : fmt::format("has a sliding window of {} instead of {}", shown, window));
+    add(shown, window == 0
+                   ? fmt::format("has a sliding window of {}; the checkpoint has none here", shown)
+                   : fmt::format("has a sliding window of {} instead of {}", shown, window));
   }
 }
 

@@ -45,10 +45,11 @@ void HeadRowHypotheses(const Replay& base, int64_t heads, int64_t d, bool rotate
     }
     AddMap(list, base, cause, detail, map);
   };
-  permuted("head-layout", "reads [heads, head_dim] as [head_dim, heads]", [&](int64_t h, int64_t i) {
-    const int64_t at = h * d + i;
-    return at % heads * d + at / heads;
-  });
+  permuted("head-layout", "reads [heads, head_dim] as [head_dim, heads]",
+           [&](int64_t h, int64_t i) {
+             const int64_t at = h * d + i;
+             return at % heads * d + at / heads;
+           });
   permuted("head-layout", "reads [head_dim, heads] where [heads, head_dim] is stored",
            [&](int64_t h, int64_t i) { return i * heads + h; });
   if (!rotated) return;
@@ -141,8 +142,7 @@ void BiasHypotheses(const Replay& base, const ReplaySource& source, Hypotheses& 
   }
   for (const Node& other : source.graph->nodes) {
     if (other.kind != OpKind::kLinear || other.layer != node.layer || other.weights.size() < 2 ||
-        other.name == node.name ||
-        other.attributes.out_features != node.attributes.out_features) {
+        other.name == node.name || other.attributes.out_features != node.attributes.out_features) {
       continue;
     }
     Replay r = base;
@@ -223,9 +223,8 @@ void WeightHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
   const int64_t layers = source.graph->config.num_hidden_layers;
   std::vector<int64_t> by_text(static_cast<size_t>(layers));
   for (int64_t n = 0; n < layers; ++n) by_text[static_cast<size_t>(n)] = n;
-  std::sort(by_text.begin(), by_text.end(), [](int64_t a, int64_t b) {
-    return std::to_string(a) < std::to_string(b);
-  });
+  std::sort(by_text.begin(), by_text.end(),
+            [](int64_t a, int64_t b) { return std::to_string(a) < std::to_string(b); });
   const std::pair<int64_t, const char*> others[] = {
       {by_text[static_cast<size_t>(node.layer)], "layers in the order of their names as text"},
       {layers - 1 - node.layer, "layers in reverse order"},

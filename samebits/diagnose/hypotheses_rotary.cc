@@ -57,8 +57,8 @@ void ScalingHypotheses(const Replay& base, Hypotheses& list) {
     for (const double factor : {2.0, 4.0, 8.0, rope.factor}) {
       with(
           [&](RopeParameters& p) {
-            p.original_length = static_cast<int64_t>(static_cast<double>(p.original_length) *
-                                                     factor);
+            p.original_length =
+                static_cast<int64_t>(static_cast<double>(p.original_length) * factor);
           },
           fmt::format("takes {:g} times the original length", factor));
     }

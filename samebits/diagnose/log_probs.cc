@@ -116,7 +116,8 @@ LogProbFile ParseLogProbs(const std::string& text, const std::string& place,
   }
   LogProbFile file;
   file.path = place;
-  if (!HasField(json, "input_ids") || !json["input_ids"].is_array() || json["input_ids"].size() < 2) {
+  if (!HasField(json, "input_ids") || !json["input_ids"].is_array() ||
+      json["input_ids"].size() < 2) {
     Fail(ErrorCode::kBadInput, "{}: 'input_ids': expected a list of two token ids or more", place);
   }
   for (const Json& id : json["input_ids"]) {
@@ -189,8 +190,10 @@ LogProbResult CompareLogProbs(const Graph& graph, const Checkpoint& checkpoint,
   constexpr double kAffordable = 1e12;
   const double cost = WholeRunCost(graph, source.tokens());
   if (cost > kAffordable) {
-    Fail(ErrorCode::kUnsupported, "{}: {:.2g} multiplications a run, more than {:.2g}: give fewer "
-         "tokens", file.path, cost, kAffordable);
+    Fail(ErrorCode::kUnsupported,
+         "{}: {:.2g} multiplications a run, more than {:.2g}: give fewer "
+         "tokens",
+         file.path, cost, kAffordable);
   }
   const LogProbRun run(graph, file, source);
   LogProbResult result;

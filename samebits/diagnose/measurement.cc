@@ -180,8 +180,7 @@ std::shared_ptr<Tensor> Checker::Recompute(const Item& item) const {
 
 // Whether what used the tensor contradicts what is recorded, and agrees with what it should be.
 bool Checker::UsedAnother(const Item& item, const std::shared_ptr<Tensor>& right) {
-  const std::string& name =
-      item.replay.node.outputs[static_cast<size_t>(item.replay.output)];
+  const std::string& name = item.replay.node.outputs[static_cast<size_t>(item.replay.output)];
   int64_t agree = 0, contradict = 0;
   ReplaySource fixed = source_;
   fixed.dots = nullptr;
@@ -244,24 +243,25 @@ Checker::Misrecorded Checker::DescribeMisrecorded(const Item& item, const NodeRe
     // Behind the next operation, or in front of its own: the tap stands at another place.
     const Node* producer = graph_.Producer(other.name);
     const std::vector<std::string>& own = item.replay.node.inputs;
-    const bool near =
-        (producer != nullptr && std::count(producer->inputs.begin(), producer->inputs.end(),
-                                           node.name) > 0) ||
-        std::count(own.begin(), own.end(), other.name) > 0;
+    const bool near = (producer != nullptr && std::count(producer->inputs.begin(),
+                                                         producer->inputs.end(), node.name) > 0) ||
+                      std::count(own.begin(), own.end(), other.name) > 0;
     return {near ? "trace-tap-point" : "trace-stale",
-            fmt::format("{} holds the bits of {}, which is not what the port used", node.name,
-                        graph_.Producer(other.name) != nullptr ? other.name : Excerpt(Json(other.name))),
+            fmt::format(
+                "{} holds the bits of {}, which is not what the port used", node.name,
+                graph_.Producer(other.name) != nullptr ? other.name : Excerpt(Json(other.name))),
             {}};
   }
   const auto detail = details_.find(node.name);
-  const std::string what = detail == details_.end() || node.cause == "unexplained"
-                               ? "holds other values than those that the port used"
-                               : fmt::format("is recorded at another place: as if the port {}",
-                                             detail->second);
+  const std::string what =
+      detail == details_.end() || node.cause == "unexplained"
+          ? "holds other values than those that the port used"
+          : fmt::format("is recorded at another place: as if the port {}", detail->second);
   return {"trace-tap-point", fmt::format("{} {}", node.name, what), {}};
 }
 
-// A trace of a wider run, cast when it was written: no node follows from its inputs, the whole does.
+// A trace of a wider run, cast when it was written: no node follows from its inputs, the whole
+// does.
 void Checker::FindCastTrace() {
   std::set<std::string> kinds;
   for (const NodeResult& node : result_.nodes) {

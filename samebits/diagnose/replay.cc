@@ -24,7 +24,8 @@ Expectation EvaluateEmbedding(const ReplayContext& c) {
                                               : RoundToDType(v, c.model));
     }
   }
-  if (c.replay.embedding_factor != 1) e.tail = {MultiplyStep({c.replay.embedding_factor}), c.Last()};
+  if (c.replay.embedding_factor != 1)
+    e.tail = {MultiplyStep({c.replay.embedding_factor}), c.Last()};
   return e;
 }
 

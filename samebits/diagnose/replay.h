@@ -66,16 +66,16 @@ struct RowMap {
 // Where rotary tables lose bits: the inverse frequency, the position, or their product.
 enum class RotaryRounding { kNone, kFrequency, kPosition, kAngle };
 
-// Attention in one kernel, of the output context: scores and softmax are never rounded to the model's
-// dtype; the weights exp(s - max) are, for the product with v, or not.
+// Attention in one kernel, of the output context: scores and softmax are never rounded to the
+// model's dtype; the weights exp(s - max) are, for the product with v, or not.
 enum class FusedAttention { kNone, kRoundedWeights, kFloat32 };
 
 // What becomes of 1 + w: it stays in fp32, is rounded to the model's dtype, or was added to the
 // weight as it is stored, in its dtype.
 enum class OffsetPlace { kFloat32, kModel, kStored };
 
-// Where tanh caps a value: in fp32 with one cast at the end, from what was rounded before or not, or
-// with each step in the model's dtype.
+// Where tanh caps a value: in fp32 with one cast at the end, from what was rounded before or not,
+// or with each step in the model's dtype.
 struct Softcap {
   enum class Rounding { kEnd, kBeforeAndEnd, kSteps };
   double cap = 0;  // 0: none
@@ -93,8 +93,8 @@ struct Replay {
   ScalePlace scale_place = ScalePlace::kAfterRounding;
   bool norm_weight_fp32 = false;
   bool rope_fp32 = false;
-  bool all_scores = false;        // the masked ones, too
-  bool kept_fp32 = false;         // the output stays in fp32 although the model runs in less
+  bool all_scores = false;  // the masked ones, too
+  bool kept_fp32 = false;   // the output stays in fp32 although the model runs in less
   FusedAttention fused = FusedAttention::kNone;
   bool truncate = false;          // every cast cuts bits off
   bool truncate_weights = false;  // the cast of the weights, too
@@ -109,18 +109,18 @@ struct Replay {
   std::optional<DType> weight_through;  // the weights were rounded to this dtype before
   std::shared_ptr<const RowMap> row_map;
   double embedding_factor = 1;
-  bool mean_subtracted = false;   // LayerNorm
-  bool weight_left_out = false;   // of a norm
-  bool norm_whole_row = false;    // the mean over all heads of a token
-  bool norm_after_rope = false;   // of kRope: rotates, then normalises with node.weights
-  int64_t rotary_dim = 0;         // only so many dimensions of a head are rotated; 0: all
-  double frequency_dim = 0;       // denominator of the exponents of theta; 0: head_dim
+  bool mean_subtracted = false;  // LayerNorm
+  bool weight_left_out = false;  // of a norm
+  bool norm_whole_row = false;   // the mean over all heads of a token
+  bool norm_after_rope = false;  // of kRope: rotates, then normalises with node.weights
+  int64_t rotary_dim = 0;        // only so many dimensions of a head are rotated; 0: all
+  double frequency_dim = 0;      // denominator of the exponents of theta; 0: head_dim
   RotaryRounding rotary_rounding = RotaryRounding::kNone;
   DType rotary_dtype = DType::kBF16;
-  bool heads_minor = false;       // reads [head_dim, heads] where [heads, head_dim] stands
+  bool heads_minor = false;         // reads [head_dim, heads] where [heads, head_dim] stands
   bool heads_minor_output = false;  // of context
-  bool rotates_v = false;         // of context
-  bool drops_first = false;       // kAdd: the residual is left out
+  bool rotates_v = false;           // of context
+  bool drops_first = false;         // kAdd: the residual is left out
   Softcap softcap;
   bool weight_transposed = false;
   int bias_times = 1;
@@ -147,11 +147,11 @@ struct ReplaySource {
   const Graph* graph = nullptr;
   const Checkpoint* checkpoint = nullptr;
   ThreadPool* pool = nullptr;
-  DType dtype = DType::kF32;  // the model's
+  DType dtype = DType::kF32;                 // the model's
   std::shared_ptr<DotCache> dots = nullptr;  // null: nothing is kept
   std::vector<int64_t> input_ids;
   std::vector<int64_t> positions;
-  std::vector<int64_t> chunks;  // tokens of each forward pass
+  std::vector<int64_t> chunks;                                // tokens of each forward pass
   std::function<const TensorView*(std::string_view)> tensor;  // null when absent
 
   int64_t tokens() const { return static_cast<int64_t>(input_ids.size()); }

@@ -84,7 +84,8 @@ Expectation EvaluateScores(const ReplayContext& c) {
   if (place == ScalePlace::kOnQuery) {
     for (double& v : q) v = c.RoundMiddle(RoundToDType(v * scale, DType::kF32));
   }
-  const Operands queries(c.replay.products, std::move(q)), all_keys(c.replay.products, std::move(k));
+  const Operands queries(c.replay.products, std::move(q)),
+      all_keys(c.replay.products, std::move(k));
   Expectation e;
   e.columns = keys;
   e.y.resize(static_cast<size_t>(a.heads * rows * keys));
@@ -242,8 +243,8 @@ Expectation EvaluateFusedAttention(const ReplayContext& c) {
         magnitude += std::fabs(product);
       }
       s[j] = sum * a.scale;
-      error[j] = std::fabs(a.scale) * c.SumBound(d + 1, magnitude) +
-                 2 * kUnitRoundoff * std::fabs(s[j]);
+      error[j] =
+          std::fabs(a.scale) * c.SumBound(d + 1, magnitude) + 2 * kUnitRoundoff * std::fabs(s[j]);
       top = std::max(top, s[j]);
     }
     double* y = &e.y[r * e.columns + head * d];

@@ -40,11 +40,11 @@ std::shared_ptr<const DotSums> SumsOf(const ReplayContext& c, const std::string&
     compute(*sums);
     return sums;
   }
-  const std::string key = fmt::format(
-      "{} {} {}-{} {}{} {} {}", c.node().inputs[0], name, c.rows.begin, c.rows.end,
-      replay.weight_transposed, replay.truncate_weights,
-      replay.weight_through ? DTypeName(*replay.weight_through) : "-",
-      static_cast<int>(replay.products));
+  const std::string key =
+      fmt::format("{} {} {}-{} {}{} {} {}", c.node().inputs[0], name, c.rows.begin, c.rows.end,
+                  replay.weight_transposed, replay.truncate_weights,
+                  replay.weight_through ? DTypeName(*replay.weight_through) : "-",
+                  static_cast<int>(replay.products));
   return c.source.dots->Get(key, compute);
 }
 

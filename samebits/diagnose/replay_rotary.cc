@@ -11,8 +11,7 @@ namespace {
 // theta^(-2i / dimensions) where another denominator stands than head_dim.
 exact::Frequency FrequencyOf(double theta, int64_t pair, double dimensions) {
   const double exponent = 2.0 * static_cast<double>(pair) / dimensions;
-  return {std::pow(theta, -exponent),
-          kUnitRoundoff * (4 + std::fabs(exponent * std::log(theta)))};
+  return {std::pow(theta, -exponent), kUnitRoundoff * (4 + std::fabs(exponent * std::log(theta)))};
 }
 
 // Cosine or sine where the frequency, the position or the angle is rounded on the way: outcomes of
@@ -40,8 +39,7 @@ Expectation EvaluateRotary(const ReplayContext& c) {
   const Replay& replay = c.replay;
   const int64_t d = replay.rotary_dim > 0 ? replay.rotary_dim : c.attributes().head_dim;
   const RopeParameters& rope = c.attributes().rope;
-  std::vector<exact::Frequency> frequencies =
-      exact::InverseFrequencies(rope, d, c.source.length());
+  std::vector<exact::Frequency> frequencies = exact::InverseFrequencies(rope, d, c.source.length());
   if (replay.frequency_dim > 0) {
     for (int64_t i = 0; i < d / 2; ++i) {
       frequencies[static_cast<size_t>(i)] = FrequencyOf(rope.theta, i, replay.frequency_dim);
@@ -75,10 +73,10 @@ Expectation EvaluateRotary(const ReplayContext& c) {
       const double slack = 6 * kUnitRoundoff * scaling;
       const double middle = ApplyTail(e.tail, value(angles.middle), column);
       e.y.push_back(middle);
-      e.low.push_back(std::min(
-          middle, ApplyTail(e.tail, std::min(ends[0], ends[1]) - slack, column)));
-      e.high.push_back(std::max(
-          middle, ApplyTail(e.tail, std::max(ends[0], ends[1]) + slack, column)));
+      e.low.push_back(
+          std::min(middle, ApplyTail(e.tail, std::min(ends[0], ends[1]) - slack, column)));
+      e.high.push_back(
+          std::max(middle, ApplyTail(e.tail, std::max(ends[0], ends[1]) + slack, column)));
     }
   }
   if (low_precision) e.tail.clear();

@@ -142,9 +142,8 @@ std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& sour
   const TensorView* sine = source.tensor(base.node.outputs[1]);
   const int64_t d = base.node.attributes.head_dim;
   // The angles of a scaled embedding say nothing plain about theta.
-  const bool plain = base.node.attributes.rope.kind == RopeKind::kDefault &&
-                     cosine != nullptr && cosine->shape.back() == d && sine != nullptr &&
-                     sine->shape.back() == d;
+  const bool plain = base.node.attributes.rope.kind == RopeKind::kDefault && cosine != nullptr &&
+                     cosine->shape.back() == d && sine != nullptr && sine->shape.back() == d;
   if (cosine == nullptr || sine == nullptr || !plain)
     return Without(values, base.node.attributes.rope.theta);
   const std::vector<double> c = ToDoubles(*cosine), s = ToDoubles(*sine);

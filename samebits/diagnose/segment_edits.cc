@@ -86,8 +86,11 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
     for (const int64_t part : {d / 2, d / 4}) {
       for (const double denominator : {0.0, static_cast<double>(d)}) {
         if (part < 2 || part % 2 != 0) continue;
-        Hypothesis h{"rope-partial", fmt::format("rotates {} of {} dimensions of a head", part, d),
-                     base[i], {}, {}};
+        Hypothesis h{"rope-partial",
+                     fmt::format("rotates {} of {} dimensions of a head", part, d),
+                     base[i],
+                     {},
+                     {}};
         h.replay.rotary_dim = part;
         h.replay.frequency_dim = denominator;
         by_group["rotary"][fmt::format("partial {} {}", part, denominator)].emplace_back(
@@ -101,8 +104,8 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
     const int64_t own = base[i].node.attributes.window;
     for (int64_t window = 2; window < std::min<int64_t>(source.tokens(), 64); ++window) {
       if (std::abs(window - own) <= 1) continue;
-      Hypothesis h{"sliding-window", fmt::format("has a sliding window of {}", window), base[i], {},
-                   {}};
+      Hypothesis h{
+          "sliding-window", fmt::format("has a sliding window of {}", window), base[i], {}, {}};
       h.replay.node.attributes.window = window;
       by_group[GroupName(base[i])][fmt::format("window {}", window)].emplace_back(i, std::move(h));
     }

@@ -33,8 +33,8 @@ double TypicalShare(const Replay& replay, int64_t keys) {
       return 8.0 / (static_cast<double>(a.in_features) / 2 + 7);
     case OpKind::kAttention:
       if (replay.output == 1) return 1;
-      return 4.0 / static_cast<double>(
-                       std::max<int64_t>(4, replay.output == 0 ? a.head_dim : keys));
+      return 4.0 /
+             static_cast<double>(std::max<int64_t>(4, replay.output == 0 ? a.head_dim : keys));
     default:
       return 1;
   }
@@ -117,10 +117,9 @@ SegmentValues SegmentRunner::Run(const std::vector<Replay>& steps, const Segment
   for (size_t i = 0; i < steps.size(); ++i) {
     const Replay& step = steps[i];
     const std::vector<std::string> inputs = RequiredTensors(step);
-    const bool same =
-        base != nullptr && changed != nullptr && !(*changed)[i] &&
-        std::none_of(inputs.begin(), inputs.end(),
-                     [&](const std::string& name) { return dirty.contains(name); });
+    const bool same = base != nullptr && changed != nullptr && !(*changed)[i] &&
+                      std::none_of(inputs.begin(), inputs.end(),
+                                   [&](const std::string& name) { return dirty.contains(name); });
     if (same) {
       values[i] = (*base)[i];
       continue;

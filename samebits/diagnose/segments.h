@@ -41,7 +41,7 @@ using SegmentValues = std::vector<std::shared_ptr<const Tensor>>;
 // Relative distance of a run from the recorded tensor.
 struct SegmentDistance {
   int64_t elements = 0, differing = 0;
-  double rms = 0;      // of the difference over that of the values
+  double rms = 0;  // of the difference over that of the values
   double max_abs = 0;
   double max_ulp = 0;
 };

@@ -67,10 +67,10 @@ std::vector<SilentEdit> EditsOf(const std::vector<Item>& items, const ReplaySour
     const double configured = first.node.attributes.eps;
     for (const double eps : {0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3}) {
       if (std::fabs(eps - configured) <= 1e-9 * eps) continue;
-      edits.push_back({10, [eps](const Replay& base) {
-                         return WithValue({"norm-eps", "", base, {}, base.node.attributes.eps},
-                                          eps);
-                       }});
+      edits.push_back(
+          {10, [eps](const Replay& base) {
+             return WithValue({"norm-eps", "", base, {}, base.node.attributes.eps}, eps);
+           }});
     }
   }
   // In fewer bits than fp32 the few weights that change do not show.
@@ -85,12 +85,12 @@ std::vector<SilentEdit> EditsOf(const std::vector<Item>& items, const ReplaySour
     edits.push_back({4, [through](const Replay& base) {
                        Replay r = base;
                        r.weight_through = through;
-                       return Hypothesis{"weight-dtype-chain",
-                                         fmt::format("has weights that went through {}",
-                                                     ModelDTypeName(through)),
-                                         r,
-                                         {},
-                                         {}};
+                       return Hypothesis{
+                           "weight-dtype-chain",
+                           fmt::format("has weights that went through {}", ModelDTypeName(through)),
+                           r,
+                           {},
+                           {}};
                      }});
   }
   return edits;
@@ -171,8 +171,8 @@ void NameAccumulator(const std::vector<Item>& items, const ReplaySource& source,
                             form.Apply(r);
                             return Hypothesis{"", "", r, {}, {}};
                           }};
-    const double evidence = Evidence(PoolFlips(items, plain, source, edit), edit.inflation,
-                                     source.dtype);
+    const double evidence =
+        Evidence(PoolFlips(items, plain, source, edit), edit.inflation, source.dtype);
     if (evidence <= most) continue;
     most = evidence;
     best = form;

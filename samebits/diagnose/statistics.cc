@@ -67,8 +67,7 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
   const Expectation with = Evaluate(with_bias, source, candidate.dtype, rows);
   const Expectation without = Evaluate(bare, source, candidate.dtype, rows);
   const std::vector<double> values = GatherRows(candidate, rows, false);
-  const std::vector<double> x =
-      GatherRows(*source.tensor(replay.node.inputs[0]), rows, false);
+  const std::vector<double> x = GatherRows(*source.tensor(replay.node.inputs[0]), rows, false);
   double squares = 0;
   for (const double y : without.y) squares += y * y;
   const double limit = 8 * std::sqrt(squares / static_cast<double>(without.y.size()));
@@ -95,10 +94,11 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
   const double likeness = Correlation(product, sums);
   if (std::fabs(likeness) < unrelated) {
     if (const auto size = RandomWeightSize(product, x, rows.size())) {
-      return Likeness{"weight-random",
-                      fmt::format("has a weight that is unrelated to {}: as if of random values with "
-                                  "standard deviation {:.2g}",
-                                  replay.node.weights[0], *size)};
+      return Likeness{
+          "weight-random",
+          fmt::format("has a weight that is unrelated to {}: as if of random values with "
+                      "standard deviation {:.2g}",
+                      replay.node.weights[0], *size)};
     }
     return std::nullopt;
   }

@@ -15,7 +15,8 @@ namespace {
 std::string Derivation(const Replay& replay, DType dtype, int64_t tokens) {
   const Attributes& a = replay.node.attributes;
   const bool narrow = dtype != DType::kF32;
-  const std::string cast = narrow ? fmt::format(", then one cast to {}", ModelDTypeName(dtype)) : "";
+  const std::string cast =
+      narrow ? fmt::format(", then one cast to {}", ModelDTypeName(dtype)) : "";
   switch (replay.node.kind) {
     case OpKind::kEmbedding:
       return "a row of the weight: exact";
@@ -107,11 +108,11 @@ Tolerances ToleranceOf(const Graph& graph, const Checkpoint& checkpoint,
   result.dtype = dtype;
   result.tokens = tokens;
   std::vector<double> logits;
-  RunWholeJudged(source, {}, [&](const Replay& replay, const TensorView& tensor,
-                                 const Expectation& e) {
-    result.nodes.push_back(ToleranceOfNode(replay, tensor, e, dtype, tokens));
-    if (result.nodes.back().node == "lm_head") logits = ToDoubles(tensor);
-  });
+  RunWholeJudged(source, {},
+                 [&](const Replay& replay, const TensorView& tensor, const Expectation& e) {
+                   result.nodes.push_back(ToleranceOfNode(replay, tensor, e, dtype, tokens));
+                   if (result.nodes.back().node == "lm_head") logits = ToDoubles(tensor);
+                 });
   for (const uint64_t seed : {1, 2, 3}) {
     RunWhole(
         source, {},
@@ -119,8 +120,7 @@ Tolerances ToleranceOf(const Graph& graph, const Checkpoint& checkpoint,
           if (name != "lm_head") return;
           const std::vector<double> other = ToDoubles(tensor);
           for (size_t i = 0; i < other.size(); ++i) {
-            result.logits_spread =
-                std::max(result.logits_spread, std::fabs(other[i] - logits[i]));
+            result.logits_spread = std::max(result.logits_spread, std::fabs(other[i] - logits[i]));
           }
         },
         seed);

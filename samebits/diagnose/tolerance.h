@@ -1,5 +1,5 @@
-// The tightest tolerance that a port's own test can defend for each operation: how far an fp32 sum in
-// any order, with Hugging Face's rounding, can be from the correctly rounded result on the same
+// The tightest tolerance that a port's own test can defend for each operation: how far an fp32 sum
+// in any order, with Hugging Face's rounding, can be from the correctly rounded result on the same
 // inputs. Taken from a run of our own; proven for its inputs.
 #pragma once
 
@@ -13,9 +13,9 @@ namespace samebits {
 
 struct NodeTolerance {
   std::string node;
-  int64_t ulps = 0;   // steps of the dtype, for every element
-  double atol = 0;    // the same as a distance, over all elements
-  double rtol = 0;    // over elements that are not small (at least the root mean square)
+  int64_t ulps = 0;        // steps of the dtype, for every element
+  double atol = 0;         // the same as a distance, over all elements
+  double rtol = 0;         // over elements that are not small (at least the root mean square)
   double exact_share = 0;  // of elements that have one legitimate value: 0 steps
   std::string derivation;  // formula of the bound and the roundings behind it
 };

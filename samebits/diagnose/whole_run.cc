@@ -32,10 +32,10 @@ void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms
       noise);
 }
 
-void RunWholeJudged(const ReplaySource& like, const std::map<std::string, Form>& forms,
-                    const std::function<void(const Replay& replay, const TensorView&,
-                                             const Expectation&)>& visit,
-                    std::optional<uint64_t> noise) {
+void RunWholeJudged(
+    const ReplaySource& like, const std::map<std::string, Form>& forms,
+    const std::function<void(const Replay& replay, const TensorView&, const Expectation&)>& visit,
+    std::optional<uint64_t> noise) {
   std::mt19937_64 random(noise.value_or(0));
   std::uniform_real_distribution<double> uniform(-1, 1);
   const Graph& graph = *like.graph;

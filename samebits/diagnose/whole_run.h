@@ -24,9 +24,9 @@ void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms
               std::optional<uint64_t> noise = std::nullopt);
 
 // The same, with what a legitimate implementation may have made of each tensor from its inputs.
-void RunWholeJudged(const ReplaySource& like, const std::map<std::string, Form>& forms,
-                    const std::function<void(const Replay& replay, const TensorView&,
-                                             const Expectation&)>& visit,
-                    std::optional<uint64_t> noise = std::nullopt);
+void RunWholeJudged(
+    const ReplaySource& like, const std::map<std::string, Form>& forms,
+    const std::function<void(const Replay& replay, const TensorView&, const Expectation&)>& visit,
+    std::optional<uint64_t> noise = std::nullopt);
 
 }  // namespace samebits

@@ -20,9 +20,9 @@
 
 namespace samebits {
 
-// Tensors that take the place of computed ones, by the graph's names: [T, ...] in the model's dtype,
-// row t for position t of the sequence. Scores and probs are inside of the attention kernel and
-// can not be replaced.
+// Tensors that take the place of computed ones, by the graph's names: [T, ...] in the model's
+// dtype, row t for position t of the sequence. Scores and probs are inside of the attention kernel
+// and can not be replaced.
 using Substitutes = std::map<std::string, TensorView, std::less<>>;
 
 struct RuntimeOptions {
@@ -30,7 +30,8 @@ struct RuntimeOptions {
   Isa isa = Isa::kPortable;
   int threads = 1;
   std::shared_ptr<const ReplayPlan> replay = nullptr;  // instead of `canonical`
-  // Weights that take the place of the checkpoint's, by their names there; must outlive the runtime.
+  // Weights that take the place of the checkpoint's, by their names there; must outlive the
+  // runtime.
   std::map<std::string, TensorView, std::less<>> weights = {};
 };
 

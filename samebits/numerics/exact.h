@@ -14,8 +14,8 @@
 
 namespace samebits::exact {
 
-// How a product of two fp32 operands is formed. Apart from kFull the operands lose bits first, which
-// is deterministic: the sums of what is left err like any other fp32 sums.
+// How a product of two fp32 operands is formed. Apart from kFull the operands lose bits first,
+// which is deterministic: the sums of what is left err like any other fp32 sums.
 enum class Products {
   kFull,
   kTf32Even,  // 11 significant bits each, to nearest even; kTf32Away: ties away from zero,

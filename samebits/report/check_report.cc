@@ -54,16 +54,16 @@ Json FindingJson(const Finding& f) {
   }
   if (f.evidence) {
     const Evidence& e = *f.evidence;
-    evidence["residuals"] = {{"node", e.node},
-                             {"as_the_graph_says", ResidualsJson(e.with_graph)},
-                             {"as_the_cause_says",
-                              e.with_cause ? ResidualsJson(*e.with_cause) : Json(nullptr)},
-                             {"worst",
-                              {{"index", e.worst.index},
-                               {"expected", Number(e.worst.expected)},
-                               {"low", Number(e.worst.low)},
-                               {"high", Number(e.worst.high)},
-                               {"candidate", Number(e.worst.candidate)}}}};
+    evidence["residuals"] = {
+        {"node", e.node},
+        {"as_the_graph_says", ResidualsJson(e.with_graph)},
+        {"as_the_cause_says", e.with_cause ? ResidualsJson(*e.with_cause) : Json(nullptr)},
+        {"worst",
+         {{"index", e.worst.index},
+          {"expected", Number(e.worst.expected)},
+          {"low", Number(e.worst.low)},
+          {"high", Number(e.worst.high)},
+          {"candidate", Number(e.worst.candidate)}}}};
   }
   if (f.measured) {
     const auto distance = [](const SegmentDistance& d) {
@@ -132,8 +132,8 @@ std::string MeasuredText(const Finding& f) {
   if (f.cause == "unexplained") {
     text += fmt::format("  {}\n", f.detail);
     line("as it should be:  ", m.with_graph);
-    return text + fmt::format("    legitimate arithmetic is off by {:.2g} here\n    {}\n", m.noise,
-                              f.fix);
+    return text +
+           fmt::format("    legitimate arithmetic is off by {:.2g} here\n    {}\n", m.noise, f.fix);
   }
   text += fmt::format("  the port {}\n", f.detail);
   line("as it should be:  ", m.with_graph);
@@ -166,9 +166,10 @@ std::string FindingText(const Finding& f, int64_t layers) {
   text +=
       fmt::format("    as it should be:   {} of {} values are outside every possible rounding\n",
                   graph.outside, graph.elements);
-  if (cause.elements > 0) text += fmt::format(
-      "    replayed like that: {} outside, {} differ from the correctly rounded result\n",
-      cause.outside, cause.not_equal);
+  if (cause.elements > 0)
+    text += fmt::format(
+        "    replayed like that: {} outside, {} differ from the correctly rounded result\n",
+        cause.outside, cause.not_equal);
   if (f.value && f.expected) {
     text += fmt::format("    value found: {:g}, the checkpoint's: {:g}", *f.value, *f.expected);
     if (f.value_low && *f.value_low != *f.value_high) {
@@ -178,9 +179,9 @@ std::string FindingText(const Finding& f, int64_t layers) {
     text += "\n";
   }
   if (!f.confirmed) {
-    text += fmt::format("    likely, not proven: {}\n", cause.elements > 0
-                                                           ? "some values stay outside"
-                                                           : "told by statistics, not by a replay");
+    text += fmt::format(
+        "    likely, not proven: {}\n",
+        cause.elements > 0 ? "some values stay outside" : "told by statistics, not by a replay");
   }
   return text + fmt::format("    {}\n", f.fix);
 }
@@ -214,9 +215,9 @@ std::string RoundingText(const CheckResult& result) {
   if (identical["canonical"] > 0) {
     text += fmt::format("{} identical to canonical arithmetic, ", identical["canonical"]);
   }
-  text += fmt::format("{} identical to the correctly rounded result, {} within rounding\n",
-                      identical["rounded"], bounds - measured - identical["replay"] -
-                                                identical["canonical"] - identical["rounded"]);
+  text += fmt::format(
+      "{} identical to the correctly rounded result, {} within rounding\n", identical["rounded"],
+      bounds - measured - identical["replay"] - identical["canonical"] - identical["rounded"]);
   if (measured > 0) {
     text += fmt::format(
         "  {} nodes lie between recorded tensors: judged together, by the noise of legitimate "
@@ -291,22 +292,22 @@ Json CheckToJson(const CheckResult& result) {
   Json findings = Json::array(), nodes = Json::array(), chains = Json::array();
   for (const Finding& finding : result.findings) findings.push_back(FindingJson(finding));
   for (const NodeResult& node : result.nodes) {
-    Json one = {{"name", node.name},
-                {"grade", GradeName(node.grade)},
-                {"elements", node.base.elements},
-                {"outside", node.base.outside},
-                {"max_abs", Number(node.base.max_abs)},
-                {"max_ulp", Number(node.base.max_ulp)},
-                {"bound", Number(node.base.max_bound)},
-                {"outside_likely", node.base.outside_likely},
-                {"power_ulp", Number(node.base.elements > 0
-                                         ? node.base.width_ulp /
-                                               static_cast<double>(node.base.elements)
-                                         : 0)},
-                {"differing", node.base.not_equal},
-                {"bound_ratio", Number(node.base.max_ratio)},
-                {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)},
-                {"noise", node.noise ? Number(*node.noise) : Json(nullptr)}};
+    Json one = {
+        {"name", node.name},
+        {"grade", GradeName(node.grade)},
+        {"elements", node.base.elements},
+        {"outside", node.base.outside},
+        {"max_abs", Number(node.base.max_abs)},
+        {"max_ulp", Number(node.base.max_ulp)},
+        {"bound", Number(node.base.max_bound)},
+        {"outside_likely", node.base.outside_likely},
+        {"power_ulp", Number(node.base.elements > 0
+                                 ? node.base.width_ulp / static_cast<double>(node.base.elements)
+                                 : 0)},
+        {"differing", node.base.not_equal},
+        {"bound_ratio", Number(node.base.max_ratio)},
+        {"propagated", node.propagated ? Number(*node.propagated) : Json(nullptr)},
+        {"noise", node.noise ? Number(*node.noise) : Json(nullptr)}};
     if (!node.identical_to.empty()) one["identical_to"] = node.identical_to;
     if (node.replay_differing) one["replay_differing"] = *node.replay_differing;
     if (!node.inside.empty()) one["inside"] = node.inside;
@@ -320,17 +321,17 @@ Json CheckToJson(const CheckResult& result) {
                       {"what", chain.what},
                       {"advice", chain.advice}});
   }
-  Json json = {{"verdict", GradeName(result.verdict)},
-               {"first_divergence",
-                result.first_divergence.empty() ? Json(nullptr) : Json(result.first_divergence)},
-               {"judged_up_to",
-                result.judged_up_to.empty() ? Json(nullptr) : Json(result.judged_up_to)},
-               {"dtype", ModelDTypeName(result.dtype)},
-               {"tokens", result.tokens},
-               {"findings", findings},
-               {"nodes", nodes},
-               {"chains", chains},
-               {"not_visible", result.not_visible}};
+  Json json = {
+      {"verdict", GradeName(result.verdict)},
+      {"first_divergence",
+       result.first_divergence.empty() ? Json(nullptr) : Json(result.first_divergence)},
+      {"judged_up_to", result.judged_up_to.empty() ? Json(nullptr) : Json(result.judged_up_to)},
+      {"dtype", ModelDTypeName(result.dtype)},
+      {"tokens", result.tokens},
+      {"findings", findings},
+      {"nodes", nodes},
+      {"chains", chains},
+      {"not_visible", result.not_visible}};
   if (result.non_finite) {
     json["non_finite"] = {{"node", result.non_finite->node},
                           {"count", result.non_finite->count},
@@ -383,9 +384,8 @@ std::string CheckToText(const CheckResult& result) {
   }
   if (result.non_finite) {
     const NonFinite& n = *result.non_finite;
-    text += fmt::format(
-        "first NaN or infinity: {}, {} of {} values, the first at index {}\n\n", n.node, n.count,
-        n.elements, n.first);
+    text += fmt::format("first NaN or infinity: {}, {} of {} values, the first at index {}\n\n",
+                        n.node, n.count, n.elements, n.first);
   }
   for (const Finding& finding : result.findings) text += FindingText(finding, layers) + "\n";
   text += RoundingText(result);

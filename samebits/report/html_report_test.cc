@@ -36,7 +36,8 @@ TEST(HtmlReport, NothingLeavesTheScript) {
   const std::string plain = CheckToHtml(Json::object());
   const auto scripts = [](const std::string& text) {
     int count = 0;
-    for (size_t at = text.find("<script"); at != std::string::npos; at = text.find("<script", at + 1)) {
+    for (size_t at = text.find("<script"); at != std::string::npos;
+         at = text.find("<script", at + 1)) {
       ++count;
     }
     return count;
@@ -51,7 +52,8 @@ TEST(HtmlReport, BytesThatAreNoUtf8AreReplaced) {
 
 TEST(HtmlReport, LoadsNothing) {
   const std::string page = CheckToHtml(Json::object());
-  for (const char* word : {"http://", "https://", "src=", "@import", "url(", "innerHTML", "eval("}) {
+  for (const char* word :
+       {"http://", "https://", "src=", "@import", "url(", "innerHTML", "eval("}) {
     EXPECT_EQ(page.find(word), std::string::npos) << word;
   }
 }

@@ -14,19 +14,54 @@ namespace {
 
 // What people call the same thing.
 const std::map<std::string, std::string>& Synonyms() {
-  static const std::map<std::string, std::string> kWords = {
-      {"h", "layer"},          {"layers", "layer"},   {"block", "layer"},    {"blocks", "layer"},
-      {"blk", "layer"},        {"l", "layer"},        {"attention", "attn"}, {"self", "attn"},
-      {"wq", "q"},             {"query", "q"},        {"wk", "k"},           {"key", "k"},
-      {"wv", "v"},             {"value", "v"},        {"wo", "o"},           {"out", "o"},
-      {"dense", "o"},          {"output", "o"},       {"ffn", "mlp"},        {"feed", "mlp"},
-      {"w1", "gate"},          {"w3", "up"},          {"w2", "down"},        {"ln", "norm"},
-      {"layernorm", "norm"},   {"rmsnorm", "norm"},   {"rms", "norm"},       {"wte", "embed"},
-      {"tok", "embed"},        {"token", "embed"},    {"embd", "embed"},     {"embedding", "embed"},
-      {"embeddings", "embed"}, {"embedder", "embed"}, {"logits", "head"},    {"lm", "head"},
-      {"softmax", "probs"},    {"kq", "scores"},      {"qk", "scores"},      {"weights", "probs"},
-      {"cosine", "cos"},       {"sine", "sin"},       {"silu", "act"},       {"roped", "rope"},
-      {"rotary", "rope"},      {"input", "input"},    {"post", "post"},      {"final", "final"}};
+  static const std::map<std::string, std::string> kWords = {{"h", "layer"},
+                                                            {"layers", "layer"},
+                                                            {"block", "layer"},
+                                                            {"blocks", "layer"},
+                                                            {"blk", "layer"},
+                                                            {"l", "layer"},
+                                                            {"attention", "attn"},
+                                                            {"self", "attn"},
+                                                            {"wq", "q"},
+                                                            {"query", "q"},
+                                                            {"wk", "k"},
+                                                            {"key", "k"},
+                                                            {"wv", "v"},
+                                                            {"value", "v"},
+                                                            {"wo", "o"},
+                                                            {"out", "o"},
+                                                            {"dense", "o"},
+                                                            {"output", "o"},
+                                                            {"ffn", "mlp"},
+                                                            {"feed", "mlp"},
+                                                            {"w1", "gate"},
+                                                            {"w3", "up"},
+                                                            {"w2", "down"},
+                                                            {"ln", "norm"},
+                                                            {"layernorm", "norm"},
+                                                            {"rmsnorm", "norm"},
+                                                            {"rms", "norm"},
+                                                            {"wte", "embed"},
+                                                            {"tok", "embed"},
+                                                            {"token", "embed"},
+                                                            {"embd", "embed"},
+                                                            {"embedding", "embed"},
+                                                            {"embeddings", "embed"},
+                                                            {"embedder", "embed"},
+                                                            {"logits", "head"},
+                                                            {"lm", "head"},
+                                                            {"softmax", "probs"},
+                                                            {"kq", "scores"},
+                                                            {"qk", "scores"},
+                                                            {"weights", "probs"},
+                                                            {"cosine", "cos"},
+                                                            {"sine", "sin"},
+                                                            {"silu", "act"},
+                                                            {"roped", "rope"},
+                                                            {"rotary", "rope"},
+                                                            {"input", "input"},
+                                                            {"post", "post"},
+                                                            {"final", "final"}};
   return kWords;
 }
 
@@ -36,8 +71,8 @@ struct Words {
 };
 
 Words WordsOf(const std::string& name) {
-  static const std::set<std::string> kNoise = {"model", "transformer", "proj", "tokens", "module",
-                                               "params", "residual", "decoder"};
+  static const std::set<std::string> kNoise = {"model",  "transformer", "proj",     "tokens",
+                                               "module", "params",      "residual", "decoder"};
   std::vector<std::string> parts;
   for (const char c : name) {
     const bool digit = c >= '0' && c <= '9';
@@ -104,7 +139,7 @@ Scored ScoreOf(const Words& theirs, const Shape& shape, const ModelTensor& ours)
 }
 
 const ModelTensor* Best(const NamedTensor& tensor, const std::vector<ModelTensor>& expected,
-                           Scored* best) {
+                        Scored* best) {
   const Words words = WordsOf(tensor.name);
   const ModelTensor* found = nullptr;
   for (const ModelTensor& ours : expected) {
@@ -143,11 +178,11 @@ std::vector<Suggestion> SuggestNames(const TensorFile& file,
     if (Expected(expected, tensor.name)) continue;
     Scored scored;
     const ModelTensor* best = Best(tensor, expected, &scored);
-    const std::string why = best == nullptr ? "nothing is called like it"
-                            : scored.shape  ? "its words and its shape"
-                                            : fmt::format("its words; shapes {} and {}",
-                                                          ShapeToString(tensor.view.shape),
-                                                          ShapeToString(best->shape));
+    const std::string why =
+        best == nullptr ? "nothing is called like it"
+        : scored.shape  ? "its words and its shape"
+                        : fmt::format("its words; shapes {} and {}",
+                                      ShapeToString(tensor.view.shape), ShapeToString(best->shape));
     suggestions.push_back({tensor.name, best == nullptr ? "" : best->name, why});
   }
   return suggestions;

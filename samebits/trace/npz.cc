@@ -138,10 +138,10 @@ size_t ItemSize(const std::string& dtype, const std::string& place) {
     digits = dtype[i] >= '0' && dtype[i] <= '9';
     size = size * 10 + (dtype[i] - '0');
   }
-  const bool known = digits && size > 0 &&
-                     (((kind == 'f' || kind == 'i' || kind == 'u') && size <= 8) ||
-                      (kind == 'V' && size == 2) || (kind == 'b' && size == 1) || kind == 'U' ||
-                      kind == 'S');
+  const bool known =
+      digits && size > 0 &&
+      (((kind == 'f' || kind == 'i' || kind == 'u') && size <= 8) || (kind == 'V' && size == 2) ||
+       (kind == 'b' && size == 1) || kind == 'U' || kind == 'S');
   if (!known || (order != '<' && order != '|' && order != '=')) {
     Fail(ErrorCode::kUnsupported,
          "{}: dtype {}: expected f2, f4, bfloat16 (V2), or integers and strings of the metadata",
@@ -411,8 +411,9 @@ TensorFile ParseNpz(std::span<const std::byte> bytes, const std::string& place) 
   zip_error_t error;
   zip_error_init(&error);
   zip_source_t* source = zip_source_buffer_create(bytes.data(), bytes.size(), 0, &error);
-  zip_t* archive =
-      source == nullptr ? nullptr : zip_open_from_source(source, ZIP_RDONLY | ZIP_CHECKCONS, &error);
+  zip_t* archive = source == nullptr
+                       ? nullptr
+                       : zip_open_from_source(source, ZIP_RDONLY | ZIP_CHECKCONS, &error);
   if (archive == nullptr) {
     if (source != nullptr) zip_source_free(source);
     const std::string reason = zip_error_strerror(&error);

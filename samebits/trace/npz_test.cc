@@ -109,8 +109,7 @@ TEST_F(NpzTest, DamagedArraysAreErrors) {
 }
 
 TEST_F(NpzTest, DamagedArchivesAreErrors) {
-  const std::string path =
-      Write({{"x.npy", Npy(Descr("<f4", "(1,)"), Bytes<float>({1}))}}, true);
+  const std::string path = Write({{"x.npy", Npy(Descr("<f4", "(1,)"), Bytes<float>({1}))}}, true);
   const std::string whole = ReadBytes(path);
   int errors = 0;
   for (size_t length = 1; length < whole.size(); ++length) {  // cut anywhere
@@ -127,8 +126,7 @@ TEST_F(NpzTest, DamagedArchivesAreErrors) {
 // A megabyte of zeros in a kilobyte is data; more than deflate can hold is a lie.
 TEST_F(NpzTest, StatedSizesAreChecked) {
   const std::string zeros(1 << 20, '\0');
-  const std::string path =
-      Write({{"x.npy", Npy(Descr("<f4", "(262144,)"), zeros)}}, true);
+  const std::string path = Write({{"x.npy", Npy(Descr("<f4", "(262144,)"), zeros)}}, true);
   EXPECT_EQ(OpenNpz(path).tensors[0].view.bytes(), 1 << 20);
   std::string bytes = ReadBytes(path);
   // The uncompressed size stands in the local header (byte 22) and in the central directory.

@@ -20,7 +20,7 @@ struct NamedTensor {
 struct TensorFile {
   std::string path;
   std::map<std::string, std::string> metadata;
-  std::vector<NamedTensor> tensors;             // sorted by name, names differ
+  std::vector<NamedTensor> tensors;                // sorted by name, names differ
   std::vector<std::shared_ptr<const void>> owned;  // keeps the data alive
 
   const TensorView* Find(std::string_view name) const;  // null when absent

@@ -264,9 +264,9 @@ class Mapper {
 
   void Map(const NamedTensor& tensor, std::set<size_t>& used) {
     const std::string place = fmt::format("{}: tensor {}", file_.path, Excerpt(Json(tensor.name)));
-    const bool skipped = std::any_of(
-        map_.skip.begin(), map_.skip.end(),
-        [&](const std::string& s) { return MatchNumber(s, tensor.name, true).has_value(); });
+    const bool skipped = std::any_of(map_.skip.begin(), map_.skip.end(), [&](const std::string& s) {
+      return MatchNumber(s, tensor.name, true).has_value();
+    });
     const MapRule* found = nullptr;
     std::string number;
     for (size_t i = 0; i < map_.rules.size(); ++i) {
@@ -391,8 +391,6 @@ TraceMap OpenTraceMap(const std::string& path) {
   return ParseTraceMap(ReadTextFile(path, kMaxBytes), path);
 }
 
-TensorFile ApplyMap(const TensorFile& file, const TraceMap& map) {
-  return Mapper(file, map).Run();
-}
+TensorFile ApplyMap(const TensorFile& file, const TraceMap& map) { return Mapper(file, map).Run(); }
 
 }  // namespace samebits

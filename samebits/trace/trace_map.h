@@ -16,8 +16,8 @@ namespace samebits {
 inline constexpr int64_t kInferred = -1, kTokens = -2;
 
 struct MapRule {
-  std::string from;             // {N} stands for a number
-  std::vector<std::string> to;  // several: behind `split`
+  std::string from;                               // {N} stands for a number
+  std::vector<std::string> to;                    // several: behind `split`
   std::vector<std::pair<int64_t, int64_t>> take;  // axis, index: one after the other
   std::vector<int64_t> transpose;                 // the new order of axes; empty: as they are
   std::vector<int64_t> reshape;                   // empty: as it is

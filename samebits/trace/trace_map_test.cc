@@ -27,8 +27,9 @@ class TraceMapTest : public testing::Test {
     Add("turned", {4, 3});
   }
   void Add(const std::string& name, Shape shape) {
-    file_.tensors.push_back({name, {DType::kF32, std::move(shape),
-                                    reinterpret_cast<const std::byte*>(values_.data())}});
+    file_.tensors.push_back(
+        {name,
+         {DType::kF32, std::move(shape), reinterpret_cast<const std::byte*>(values_.data())}});
   }
   TensorFile Apply(const std::string& tensors, const std::string& more = "") const {
     return ApplyMap(file_, ParseTraceMap("{\"tensors\": [" + tensors + "]" + more + "}", "map"));
@@ -85,8 +86,8 @@ TEST_F(TraceMapTest, SplitsInterleavedHalves) {
 }
 
 TEST_F(TraceMapTest, MetadataAndSkippedNames) {
-  const TensorFile file =
-      Apply("", R"(, "metadata": {"input_ids": [4, 5, 6], "dtype": "bfloat16"}, "skip": ["blk.*"])");
+  const TensorFile file = Apply(
+      "", R"(, "metadata": {"input_ids": [4, 5, 6], "dtype": "bfloat16"}, "skip": ["blk.*"])");
   EXPECT_EQ(file.metadata.at("input_ids"), "[4,5,6]");
   EXPECT_EQ(file.metadata.at("dtype"), "bfloat16");
   EXPECT_EQ(file.tensors.size(), 2);

@@ -312,6 +312,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         suite = Suite(Path(folder), arguments.out)
         for count, seed in enumerate(seeds, 1):
+            if "jax" in sys.modules:  # what it compiled for other shapes
+                sys.modules["jax"].clear_caches()
             if arguments.mode == "sparse":
                 suite.single(seed, sparse=True)
             else:

@@ -1,7 +1,7 @@
 // Are the judge's intervals sound? Outcomes of legitimate implementations, in every order that the
-// interpreter of orders knows, in random trees, fused or not, on ordinary, cancelling, widely spread
-// and adversarial data, in float32, bfloat16 and float16 and up to 18944 terms: none may fall
-// outside. SAMEBITS_SOUNDNESS=N runs N outcomes of sums (a million otherwise).
+// interpreter of orders knows, in random trees, fused or not, on ordinary, cancelling, widely
+// spread and adversarial data, in float32, bfloat16 and float16 and up to 18944 terms: none may
+// fall outside. SAMEBITS_SOUNDNESS=N runs N outcomes of sums (a million otherwise).
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -50,7 +50,8 @@ void FillAdversarial(DType dtype, Random& random, Floats& x, Floats& w) {
     } else {
       const double half = HalfUlp(sum, DType::kF32);
       const double share = (up ? 1 : -1) * 0x1p-6 + 1;
-      w[k] = static_cast<float>(RoundToDType(half * share, dtype == DType::kF16 ? DType::kBF16 : dtype));
+      w[k] = static_cast<float>(
+          RoundToDType(half * share, dtype == DType::kF16 ? DType::kBF16 : dtype));
     }
     sum += w[k];
   }
@@ -167,9 +168,10 @@ void JudgeOne(DType dtype, Random& random, Count& count) {
   Floats x(static_cast<size_t>(size)), w(x.size());
   Fill(dtype, random, x, w);
   const bool with_bias = random() % 3 == 0;
-  const auto bias = with_bias ? static_cast<float>(RoundToDType(
-                                    std::normal_distribution<double>(0, 3)(random), dtype))
-                              : 0.0F;
+  const auto bias =
+      with_bias
+          ? static_cast<float>(RoundToDType(std::normal_distribution<double>(0, 3)(random), dtype))
+          : 0.0F;
   double y = bias, magnitude = std::fabs(bias);
   for (size_t k = 0; k < x.size(); ++k) {
     const double product = static_cast<double>(x[k]) * w[k];
@@ -222,9 +224,10 @@ TEST(Soundness, NoSumFallsOutside) {
     all.closest = std::max(all.closest, count.closest);
     if (all.example.empty()) all.example = count.example;
   }
-  fmt::print("{} outcomes of fp32 sums: {} outside the proven interval, the closest at {:.2f} of its "
-             "bound; {} outside the second tier, which is no proof\n",
-             all.outcomes, all.outside, all.closest, all.likely_outside);
+  fmt::print(
+      "{} outcomes of fp32 sums: {} outside the proven interval, the closest at {:.2f} of its "
+      "bound; {} outside the second tier, which is no proof\n",
+      all.outcomes, all.outside, all.closest, all.likely_outside);
   EXPECT_EQ(all.outside, 0) << all.example;
   EXPECT_GE(all.outcomes, wanted);
   // The adversarial data come near: a bound of half the size would not have held.
