@@ -289,7 +289,9 @@ void Checker::JudgeGroups() {
 
 CheckResult Checker::Run() {
   CheckKind(graph_, trace_);
-  CheckShapes(graph_, trace_);
+  FindOtherHeadDim();
+  CheckShapes(graph_, trace_,
+              [this](const std::string& name) { return misrecorded_.contains(name); });
   CheckStatedDType();
   CheckStatedInputs();
   CheckStatedPositions();

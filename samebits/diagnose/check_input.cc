@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "samebits/base/error.h"
@@ -29,7 +31,8 @@ void CheckKind(const Graph& graph, const Trace& trace) {
   }
 }
 
-void CheckShapes(const Graph& graph, const Trace& trace) {
+void CheckShapes(const Graph& graph, const Trace& trace,
+                 const std::function<bool(const std::string&)>& explained) {
   const TraceInfo& info = trace.info();
   for (int64_t id : info.input_ids) {
     if (id >= graph.config.vocab_size) {
@@ -40,7 +43,7 @@ void CheckShapes(const Graph& graph, const Trace& trace) {
   for (const Node& node : graph.nodes) {
     for (const std::string& name : node.outputs) {
       const TensorView* view = trace.Find(name);
-      if (view == nullptr) continue;
+      if (view == nullptr || explained(name)) continue;
       const Shape expected = OutputShape(graph, node, name, trace.tokens());
       // A rotation of a part of the head: a bug that is named, no unreadable trace.
       const bool partial = node.kind == OpKind::kRotary && view->shape.size() == 2 &&
@@ -56,6 +59,29 @@ void CheckShapes(const Graph& graph, const Trace& trace) {
         Fail(ErrorCode::kBadInput, "{}: tensor '{}': dtype {}, expected F32, BF16 or F16",
              trace.path(), name, DTypeName(view->dtype));
       }
+    }
+  }
+}
+
+// Heads of hidden_size / num_attention_heads where config.json gives another head_dim: shows by the
+// shapes, and nothing with such a shape can be judged.
+void Checker::FindOtherHeadDim() {
+  ModelConfig config = graph_.config;
+  const int64_t assumed = config.hidden_size / config.num_attention_heads;
+  if (assumed == config.head_dim || assumed < 2 || assumed % 2 != 0) return;
+  config.head_dim = assumed;
+  const Graph other = BuildGraph(config);
+  const std::string detail =
+      fmt::format("has heads of {} (hidden_size / num_attention_heads) instead of {}", assumed,
+                  graph_.config.head_dim);
+  for (size_t n = 0; n < graph_.nodes.size(); ++n) {
+    for (const std::string& name : graph_.nodes[n].outputs) {
+      const TensorView* view = trace_.Find(name);
+      if (view == nullptr) continue;
+      const Shape right = OutputShape(graph_, graph_.nodes[n], name, trace_.tokens());
+      const Shape wrong = OutputShape(other, other.nodes[n], name, trace_.tokens());
+      if (view->shape != right && view->shape == wrong)
+        misrecorded_[name] = {"head-dim", detail, {}};
     }
   }
 }

@@ -18,7 +18,8 @@ namespace samebits {
 // Throws Error: traces that the judge does not know (batches, padding), ids beyond the vocabulary,
 // shapes that no hypothesis explains.
 void CheckKind(const Graph& graph, const Trace& trace);
-void CheckShapes(const Graph& graph, const Trace& trace);
+void CheckShapes(const Graph& graph, const Trace& trace,
+                 const std::function<bool(const std::string&)>& explained);
 
 class Checker {
  public:
@@ -46,6 +47,7 @@ class Checker {
     Judgement graph;  // of what is recorded
   };
 
+  void FindOtherHeadDim();
   void CheckStatedDType();
   void CheckStatedInputs();
   void CheckStatedPositions();

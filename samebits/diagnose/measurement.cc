@@ -225,7 +225,8 @@ bool Checker::FindMisrecorded() {
       if (bug) wrong[item.index] = &item;
     }
   }
-  std::map<std::string, Misrecorded, std::less<>> found;
+  std::map<std::string, Misrecorded, std::less<>> found = misrecorded_;
+  const size_t known = found.size();
   for (const auto& [index, item] : wrong) {
     const NodeResult& node = result_.nodes[index];
     const std::shared_ptr<Tensor> right = Recompute(*item);
@@ -234,7 +235,7 @@ bool Checker::FindMisrecorded() {
     found[node.name].graph = node.base;
   }
   misrecorded_ = std::move(found);
-  return !misrecorded_.empty();
+  return misrecorded_.size() > known;
 }
 
 Checker::Misrecorded Checker::DescribeMisrecorded(const Item& item, const NodeResult& node) const {

@@ -20,6 +20,27 @@ struct SilentEdit {
   std::function<Hypothesis(const Replay&)> edit;
 };
 
+// Enough of a group for statistics of what all of it has in common: of linears, up to a dozen that
+// are not the largest, spread over the model.
+std::vector<Item> SampleOf(const std::vector<Item>& items) {
+  constexpr size_t kMost = 12;
+  if (items.size() <= kMost || items.front().replay.node.kind != OpKind::kLinear) return items;
+  const auto size = [](const Item& item) {
+    const Attributes& a = item.replay.node.attributes;
+    return a.in_features * a.out_features;
+  };
+  std::vector<int64_t> sizes;
+  for (const Item& item : items) sizes.push_back(size(item));
+  std::sort(sizes.begin(), sizes.end());
+  std::vector<Item> small;
+  for (const Item& item : items) {
+    if (size(item) <= sizes[sizes.size() / 2]) small.push_back(item);
+  }
+  std::vector<Item> sample;
+  for (size_t i = 0; i < kMost; ++i) sample.push_back(small[i * small.size() / kMost]);
+  return sample;
+}
+
 Flips PoolFlips(const std::vector<Item>& items, const Form& form, const ReplaySource& source,
                 const SilentEdit& edit) {
   Flips sum;
@@ -102,9 +123,10 @@ void FindSilent(const std::vector<Item>& items, const ReplaySource& source, Grou
   const SilentEdit* best = nullptr;
   double most = 0;
   const std::vector<SilentEdit> edits = EditsOf(items, source);
+  const std::vector<Item> sample = SampleOf(items);
   for (const SilentEdit& edit : edits) {
     const double evidence =
-        Evidence(PoolFlips(items, result.form, source, edit), edit.inflation, source.dtype);
+        Evidence(PoolFlips(sample, result.form, source, edit), edit.inflation, source.dtype);
     if (evidence <= most) continue;
     most = evidence;
     best = &edit;
@@ -162,6 +184,7 @@ void NameAccumulator(const std::vector<Item>& items, const ReplaySource& source,
                     (first.node.kind == OpKind::kAttention && first.output != 1);
   if (!sums || source.dtype != DType::kF32) return;  // fewer bits hide it
   const Form plain = result.form;
+  const std::vector<Item> sample = SampleOf(items);
   double most = 0;
   std::optional<Form> best;
   for (const Form& form : AccumulatorForms(first, source.dtype, plain.chains)) {
@@ -172,7 +195,7 @@ void NameAccumulator(const std::vector<Item>& items, const ReplaySource& source,
                             return Hypothesis{"", "", r, {}, {}};
                           }};
     const double evidence =
-        Evidence(PoolFlips(items, plain, source, edit), edit.inflation, source.dtype);
+        Evidence(PoolFlips(sample, plain, source, edit), edit.inflation, source.dtype);
     if (evidence <= most) continue;
     most = evidence;
     best = form;
@@ -182,7 +205,7 @@ void NameAccumulator(const std::vector<Item>& items, const ReplaySource& source,
     return;
   }
   Directions all;
-  for (const Item& item : items) {
+  for (const Item& item : sample) {
     const Directions d = CountDirections(item, plain, source);
     all.towards += d.towards;
     all.away += d.away;

@@ -163,6 +163,7 @@ std::string FindingText(const Finding& f, int64_t layers) {
   text += fmt::format("  the port {}", f.detail);
   if (cause.elements > 0 && cause.not_equal == 0) text += ", bit for bit";
   text += "\n";
+  if (f.cause == "head-dim") return text + fmt::format("    {}\n", f.fix);
   text +=
       fmt::format("    as it should be:   {} of {} values are outside every possible rounding\n",
                   graph.outside, graph.elements);
