@@ -27,6 +27,7 @@ class Bug:
     # rotary embedding, "yarn"; and of single variants.
     needs: str = ""
     variant_needs: dict[str, str] = field(default_factory=dict)
+    variant_dtypes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # where one acts
     values: bool = False
     casts_weights: bool = False  # visible in the embedding where the checkpoint is wider
 
@@ -37,11 +38,16 @@ class Bug:
     def node(self, variant: str) -> str:
         return self.variants.get(variant, self.variants[self.default])
 
-    def first_node(self, variant: str, layer: int = 0, weights_cast: bool = False) -> str:
-        """`weights_cast`: the weights are loaded into a narrower dtype than they are stored in."""
+    def first_node(
+        self, variant: str, layer: int = 0, weights_cast: bool = False, last: int = 0
+    ) -> str:
+        """`weights_cast`: the weights are loaded into a narrower dtype than they are stored in.
+
+        `last`: the last layer, {N}. Empty: none in particular.
+        """
         if self.casts_weights and weights_cast:
             return "model.embed_tokens"
-        return self.node(variant).format(L=f"model.layers.{layer}")
+        return self.node(variant).format(L=f"model.layers.{layer}", N=last)
 
 
 _QKV = {name: f"{{L}}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")}
@@ -226,6 +232,7 @@ BUGS: dict[str, Bug] = {
     "accumulator-low-precision": Bug(
         "products summed in bfloat16, block by block, or float32 operands rounded to bfloat16",
         {"blocks": "{L}.self_attn.q_proj", "operands": "{L}.self_attn.q_proj"},
+        variant_dtypes={"operands": ("float32",)},
     ),
     "softmax-low-precision": Bug(
         "jax.nn.softmax on a bfloat16 array: exp and sum in bfloat16",

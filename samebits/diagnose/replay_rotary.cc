@@ -98,8 +98,9 @@ Expectation EvaluateRope(const ReplayContext& c) {
   }
   const bool deterministic = !c.fp32() && !replay.rope_fp32;
   // A port whose tables are narrower than a head rotates only so much of it.
-  const int64_t width = c.Input(1).shape.back();
-  const int64_t rotated = std::min(replay.rotary_dim > 0 ? replay.rotary_dim : d, width);
+  const int64_t cos_width = c.Input(1).shape.back(), sin_width = c.Input(2).shape.back();
+  const int64_t rotated =
+      std::min({replay.rotary_dim > 0 ? replay.rotary_dim : d, cos_width, sin_width});
   Expectation e;
   e.columns = d;
   e.y.resize(x.size());
@@ -116,9 +117,10 @@ Expectation EvaluateRope(const ReplayContext& c) {
       const int64_t partner = replay.rope_interleaved ? i ^ 1 : (i + half) % rotated;
       const bool first = replay.rope_interleaved ? i % 2 == 0 : i < half;
       const double other = x[row * d + partner] * (first ? -1 : 1) * replay.sin_sign;
-      const int64_t angle = t * width + (replay.rope_angle_by_pair ? i / 2 : i);
+      const int64_t column = replay.rope_angle_by_pair ? i / 2 : i;
       if (replay.rope_output_halves) to = row * d + i / 2 + (i % 2) * half;
-      const double a = x[row * d + i] * cosine[angle], b = other * sine[angle];
+      const double a = x[row * d + i] * cosine[t * cos_width + column];
+      const double b = other * sine[t * sin_width + column];
       if (deterministic) {  // round: each product; B = 0, the sum of the two is exact in fp64
         e.y[to] = c.RoundMiddle(a) + c.RoundMiddle(b);
       } else {

@@ -211,16 +211,20 @@ void Reshape(Piece& piece, const std::vector<int64_t>& sizes, int64_t tokens,
              const std::string& place) {
   Shape shape;
   int64_t known = 1;
+  const int64_t elements = piece.view.elements();
+  bool fits = true;
   for (const int64_t size : sizes) {
     shape.push_back(size == kTokens ? tokens : size);
-    if (size != kInferred) known *= std::max<int64_t>(1, std::min(shape.back(), kMaxSize));
-    if (known > kMaxSize) break;
+    if (size == kInferred) continue;
+    // More than there are elements can not fit; and nothing overflows.
+    const int64_t factor = std::max<int64_t>(1, shape.back());
+    fits = fits && shape.back() <= elements && known <= std::max<int64_t>(1, elements) / factor;
+    if (fits) known *= factor;
   }
-  const int64_t elements = piece.view.elements();
   for (int64_t& size : shape) {
-    if (size == kInferred) size = elements / std::max<int64_t>(1, known);
+    if (fits && size == kInferred) size = elements / known;
   }
-  if (known > kMaxSize || shape.size() != sizes.size() || NumElements(shape) != elements) {
+  if (!fits || NumElements(shape) != elements) {
     Fail(ErrorCode::kBadInput, "{}: {} can not be reshaped to {}", place,
          ShapeToString(piece.view.shape), ShapeToString(shape));
   }

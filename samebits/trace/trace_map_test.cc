@@ -101,6 +101,8 @@ TEST_F(TraceMapTest, WhatCanNotBeIsRefused) {
   EXPECT_THAT(Message(R"({"from": "qkv", "to": "y", "turn": 1})"), HasSubstr("unknown key"));
   EXPECT_THAT(Message(R"({"from": "qkv", "to": "y", "reshape": [7, -1]})"),
               HasSubstr("can not be reshaped"));
+  EXPECT_THAT(Message(R"({"from": "qkv", "to": "y", "reshape": [549755813888, 549755813888]})"),
+              HasSubstr("can not be reshaped"));
   EXPECT_THAT(Message(R"({"from": "qkv", "to": "y", "reshape": [-1, -1]})"),
               HasSubstr("more than one -1"));
   EXPECT_THAT(Message(R"({"from": "qkv", "to": "y", "transpose": [0, 0]})"),

@@ -168,10 +168,11 @@ class Suite:
 
     # One bug in all layers, one variant of each cause for each seed.
     def single(self, seed: int, sparse: bool = False) -> None:
-        shape, folder, _ = self.checkpoint(seed)
+        shape, folder, ids = self.checkpoint(seed)
         for dtype in DTYPES:
             healthy: Path | None = None
-            cases = bug_cases(shape, dtype)
+            # All have the seed's prompt, whatever the fixed cases ask for.
+            cases = [case for case in bug_cases(shape, dtype) if case.tokens <= max(64, len(ids))]
             for cause in sorted({str(case.cause) for case in cases}):
                 variants = [case.bug for case in cases if case.cause == cause]
                 bug = variants[seed % len(variants)]

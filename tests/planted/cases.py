@@ -26,6 +26,8 @@ from make_checkpoints import SHAPES, prompt, write_checkpoint  # noqa: E402
 TOKENS = 32
 # Below one step of bfloat16 the statistics need more values.
 TOKENS_EPS_BF16 = 64
+# Positions up to 256 are numbers of bfloat16.
+TOKENS_POSITIONS = 280
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Case:
         bug, _, variant = self.bug.partition(":")
         layer = 0 if self.layers == "all" else min(int(n) for n in self.layers.split(","))
         cast = SHAPES[self.shape].dtype == "float32" and self.dtype != "float32"
-        return BUGS[bug].first_node(variant, layer, cast)
+        last = SHAPES[self.shape].num_hidden_layers - 1
+        return BUGS[bug].first_node(variant, layer, cast, last)
 
     def record(self, checkpoints: Path, traces: Path) -> Path:
         out = traces / f"{self.name}.safetensors"
@@ -75,11 +78,13 @@ def bug_cases(shape: str, dtype: str) -> list[Case]:
             continue
         eps = name == "norm-eps" and dtype == "bfloat16"
         tokens = TOKENS_EPS_BF16 if eps else TOKENS
-        cases += [
-            Case(shape, dtype, f"{name}:{v}", tokens=tokens)
-            for v in bug.variants
-            if SHAPES[shape].has(bug.variant_needs.get(v, ""))
-        ]
+        for v in bug.variants:
+            acts = dtype in bug.variant_dtypes.get(v, BOTH)
+            if not acts or not SHAPES[shape].has(bug.variant_needs.get(v, "")):
+                continue
+            many = (name, v) == ("rope-low-precision", "position")
+            length = TOKENS_POSITIONS if many else tokens
+            cases.append(Case(shape, dtype, f"{name}:{v}", tokens=length))
     return cases
 
 

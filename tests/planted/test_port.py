@@ -51,8 +51,8 @@ def test_each_bug_shows_first_where_it_was_planted(
     healthy: dict[int, Trace] = {}
     extra = layer_cases(shape, dtype) if shape == "A" else []
     for case in bug_cases(shape, dtype) + extra:
-        if not is_short(case):
-            continue
+        if not is_short(case) or str(case.cause).startswith("trace-"):
+            continue  # what is wrong in the trace alone changes nothing of the port
         if case.tokens not in healthy:
             path = Case(shape, dtype, tokens=case.tokens).record(checkpoints, tmp_path)
             healthy[case.tokens] = load_trace(path)
