@@ -29,6 +29,7 @@ std::vector<EndToEnd::Token> Likeliest(const std::vector<double>& logits, int64_
   double sum = 0;
   for (int64_t i = 0; i < vocab; ++i) sum += std::exp(size(i) - top);
   std::vector<EndToEnd::Token> tokens;
+  tokens.reserve(kTop);
   for (auto id = ids.begin(); id != end; ++id) {
     tokens.push_back({*id, row[*id], size(*id) - top - std::log(sum)});
   }
@@ -41,6 +42,7 @@ std::vector<EndToEnd::Position> ComparePositions(const std::vector<double>& ours
   constexpr size_t kMost = 7;
   const int64_t tokens = static_cast<int64_t>(ours.size()) / vocab;
   std::vector<std::pair<double, int64_t>> order;
+  order.reserve(static_cast<size_t>(tokens));
   for (int64_t t = 0; t < tokens; ++t) {
     double most = 0;
     for (int64_t i = t * vocab; i < (t + 1) * vocab; ++i) {
@@ -56,6 +58,7 @@ std::vector<EndToEnd::Position> ComparePositions(const std::vector<double>& ours
   std::sort(order.begin(), order.end(),
             [](const auto& a, const auto& b) { return a.second < b.second; });
   std::vector<EndToEnd::Position> positions;
+  positions.reserve(order.size());
   for (const auto& [most, t] : order) {
     positions.push_back(
         {t, -most, Likeliest(ours, t * vocab, vocab), Likeliest(theirs, t * vocab, vocab)});

@@ -33,7 +33,8 @@ Residuals ResidualsOf(const Replay& replay, const ReplaySource& source,
     const double difference = values[i] - expected;
     if (std::isfinite(difference)) {
       const double step = 2 * HalfUlp(expected, candidate.dtype);
-      ++residuals.histogram[static_cast<size_t>(BinOf(difference / step) + kResidualBins)];
+      const int bin = BinOf(difference / step) + kResidualBins;
+      ++residuals.histogram[static_cast<size_t>(bin)];
     } else if (!(std::isnan(values[i]) && std::isnan(expected))) {
       ++residuals.not_finite;
     }

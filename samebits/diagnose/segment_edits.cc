@@ -47,7 +47,7 @@ void AddSpanning(const std::map<std::string, Variants>& by_group, std::vector<Se
         for (size_t i = 0; i < combinations.size(); ++i) {
           longer.push_back(combinations[i]);
           longer.back().insert(longer.back().end(), steps.begin(), steps.end());
-          longer_names.push_back(names[i] + "+" + group + ":" + key);
+          longer_names.push_back(fmt::format("{}+{}:{}", names[i], group, key));
         }
       }
       constexpr size_t kMost = 32;
@@ -113,12 +113,12 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
   std::vector<SegmentEdit> edits;
   for (const std::string& group : groups) {
     for (const auto& [key, steps] : by_group[group]) {
-      edits.push_back(MakeEdit(group + ":" + key, steps));
+      edits.push_back(MakeEdit(fmt::format("{}:{}", group, key), steps));
       std::map<std::string, std::vector<std::pair<size_t, Hypothesis>>> modules;
       for (const auto& step : steps) modules[ModuleOf(segment.NameOf(step.first))].push_back(step);
       if (modules.size() < 2) continue;
       for (const auto& [module, some] : modules) {
-        edits.push_back(MakeEdit(group + ":" + key + "@" + module, some));
+        edits.push_back(MakeEdit(fmt::format("{}:{}@{}", group, key, module), some));
       }
     }
   }

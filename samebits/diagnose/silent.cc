@@ -30,6 +30,7 @@ std::vector<Item> SampleOf(const std::vector<Item>& items) {
     return a.in_features * a.out_features;
   };
   std::vector<int64_t> sizes;
+  sizes.reserve(items.size());
   for (const Item& item : items) sizes.push_back(size(item));
   std::sort(sizes.begin(), sizes.end());
   std::vector<Item> small;

@@ -54,8 +54,10 @@ std::optional<double> RandomWeightSize(const std::vector<double>& values,
 
 std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySource& source,
                                             const TensorView& candidate, bool low_precision_seen) {
-  constexpr int64_t kOuts = 32, kRows = 4;
-  if (replay.node.kind != OpKind::kLinear || candidate.shape.back() < kOuts ||
+  // Few outputs tell little; what other linears have shown needs few.
+  const int64_t least = low_precision_seen ? 4 : 32;
+  constexpr int64_t kRows = 4;
+  if (replay.node.kind != OpKind::kLinear || candidate.shape.back() < least ||
       source.tokens() < kRows) {
     return std::nullopt;
   }
@@ -78,21 +80,21 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
   for (size_t n = 0; n < outs; ++n) {
     kept += std::fabs(with.y[n] - without.y[n]) > limit ? 0 : 1;
   }
-  for (size_t i = 0; i < values.size(); ++i) {
+  for (size_t i = 0, n = 0; i < values.size(); ++i, n = n + 1 == outs ? 0 : n + 1) {
     if (!std::isfinite(values[i])) return std::nullopt;
-    const double bias = with.y[i % outs] - without.y[i % outs];
+    const double bias = with.y[n] - without.y[n];
     if (std::fabs(bias) > limit) continue;
     product.push_back(values[i] - bias);
     error.push_back(values[i] - with.y[i]);
     expected.push_back(with.y[i]);
     sums.push_back(without.y[i]);
   }
-  if (kept < static_cast<size_t>(kOuts)) return std::nullopt;
+  if (kept < static_cast<size_t>(least)) return std::nullopt;
   // Rows of one text are alike, so outputs count once: chance gives 1 / sqrt(outputs).
   const double unrelated = std::clamp(4 / std::sqrt(static_cast<double>(outs)), 0.1, 0.6);
   constexpr double kSame = 0.98;
   const double likeness = Correlation(product, sums);
-  if (std::fabs(likeness) < unrelated) {
+  if (std::fabs(likeness) < unrelated && kept >= 32) {
     if (const auto size = RandomWeightSize(product, x, rows.size())) {
       return Likeness{
           "weight-random",
