@@ -45,6 +45,7 @@ void Checker::FindReplayed() {
       // Also where an input is missing that the intervals would have needed.
       result.grade = Grade::kIdentical;
       result.identical_to = "replay";
+      result.measured = false;
       result.why_unknown.clear();
     }
     // What a fused attention kernel hides was computed all the same.
@@ -57,6 +58,7 @@ void Checker::FindReplayed() {
       NodeResult& result = ResultOf(name);
       result.grade = Grade::kIdentical;
       result.identical_to = "replay";
+      result.measured = false;
       result.inside = node.outputs.back();
       result.why_unknown.clear();
     }

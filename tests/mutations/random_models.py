@@ -39,6 +39,7 @@ def random_shape(seed: int) -> str:
     hidden = heads * head_dim
     if family in ("qwen3", "llama", "mistral") and random.random() < 0.3:
         hidden += 64
+        hidden += -hidden % heads  # transformers wants a multiple
     layers = int(random.choice([2, 3, 4, 11])) if hidden < 300 else int(random.choice([2, 3]))
     scalings = {"qwen2": [None], "qwen3": [None, YARN], "llama": [None, LLAMA3, LINEAR],
                 "mistral": [None, LLAMA3]}[family]  # fmt: skip
