@@ -1,6 +1,7 @@
 #include "samebits/trace/npz.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <zip.h>
 
 #include <algorithm>
@@ -269,7 +270,10 @@ std::string IntegersAsJson(const std::vector<std::byte>& data, const Header& hea
 
 class Reader {
  public:
-  Reader(zip_t* archive, std::string place) : archive_(archive) { file_.path = std::move(place); }
+  Reader(zip_t* archive, std::string place, uint64_t bytes)
+      : archive_(archive), most_(std::min(bytes, kMaxArray) * kMaxRatio) {
+    file_.path = std::move(place);
+  }
 
   TensorFile Read() {
     const zip_int64_t entries = zip_get_num_entries(archive_, 0);
@@ -299,6 +303,12 @@ class Reader {
     if (stat.size > kMaxArray || stat.size / kMaxRatio > stat.comp_size) {
       Fail(ErrorCode::kBadInput, "{}: {} bytes out of {}: more than deflate can hold", place,
            stat.size, stat.comp_size);
+    }
+    // All entries together, too: some may share their bytes.
+    stated_ += stat.size;
+    if (stated_ > most_) {
+      Fail(ErrorCode::kBadInput, "{}: {} bytes up to here: more than deflate can hold in this file",
+           place, stated_);
     }
     zip_file_t* entry = zip_fopen_index(archive_, index, 0);
     if (entry == nullptr) {
@@ -383,6 +393,7 @@ class Reader {
   }
 
   zip_t* archive_;
+  uint64_t most_, stated_ = 0;  // bytes of all arrays: allowed, stated so far
   TensorFile file_;
 };
 
@@ -404,7 +415,9 @@ TensorFile OpenNpz(const std::string& path) {
     Fail(ErrorCode::kBadInput, "{}: no zip archive that can be read: {}", path, reason);
   }
   const std::shared_ptr<zip_t> closer(archive, zip_discard);
-  return Reader(archive, path).Read();
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) Fail(ErrorCode::kIo, "{}: can not be read", path);
+  return Reader(archive, path, static_cast<uint64_t>(info.st_size)).Read();
 }
 
 TensorFile ParseNpz(std::span<const std::byte> bytes, const std::string& place) {
@@ -422,7 +435,7 @@ TensorFile ParseNpz(std::span<const std::byte> bytes, const std::string& place) 
   }
   zip_error_fini(&error);
   const std::shared_ptr<zip_t> closer(archive, zip_discard);
-  return Reader(archive, place).Read();
+  return Reader(archive, place, bytes.size()).Read();
 }
 
 }  // namespace samebits

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 40;
 
+bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+
 // A pattern with {N} (one number) and, where allowed, *.
 std::optional<std::string> MatchNumber(std::string_view pattern, std::string_view name,
                                        bool stars) {
@@ -25,9 +27,9 @@ std::optional<std::string> MatchNumber(std::string_view pattern, std::string_vie
       star_at = n;
       continue;
     }
-    if (pattern.substr(p).starts_with("{N}") && n < name.size() && isdigit(name[n]) != 0) {
+    if (pattern.substr(p).starts_with("{N}") && n < name.size() && IsDigit(name[n])) {
       const size_t begin = n;
-      while (n < name.size() && isdigit(name[n]) != 0) ++n;
+      while (n < name.size() && IsDigit(name[n])) ++n;
       number = std::string(name.substr(begin, n - begin));
       p += 3;
       continue;
@@ -337,8 +339,7 @@ class Mapper {
   }
 
   void Add(const std::string& name, const Piece& piece, const std::string& place) {
-    for (const NamedTensor& other : result_.tensors) {
-      if (other.name != name) continue;
+    if (!names_.insert(name).second) {
       Fail(ErrorCode::kBadInput, "{}: becomes {}, as another tensor does", place,
            Excerpt(Json(name)));
     }
@@ -349,6 +350,7 @@ class Mapper {
   const TensorFile& file_;
   const TraceMap& map_;
   TensorFile result_;
+  std::set<std::string> names_;
   int64_t tokens_ = 0;
 };
 
