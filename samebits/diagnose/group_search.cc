@@ -104,6 +104,9 @@ class ItemSearch {
     // None of the usual values does it: search around the best of them.
     const double value = RefineScalar(
         *scalar->value, 4, [&](double v) { return Screen(WithValue(*scalar, v).replay); });
+    if (scalar->cause == "attention-scale" && std::fabs(value / *scalar->expected - 1) < 1e-3) {
+      return best;
+    }
     const Hypothesis refined = WithValue(*scalar, value);
     const Judgement trial = Screen(refined.replay);
     if (trial.BetterThan(best.judgement)) best = {{refined}, trial};

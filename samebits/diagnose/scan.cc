@@ -216,7 +216,11 @@ std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& sour
   std::vector<double> result;
   for (double v : Without(values, static_cast<double>(a.scale))) {
     // the fp32 constant is what counts
-    if (static_cast<float>(v) != a.scale) result.push_back(static_cast<float>(v));
+    // Nobody's mistake is so near: an accumulator with few bits looks like that.
+    constexpr double kNear = 1e-3;
+    if (std::fabs(v / static_cast<double>(a.scale) - 1) > kNear) {
+      result.push_back(static_cast<float>(v));
+    }
   }
   return result;
 }
