@@ -10,6 +10,15 @@
 
 namespace samebits {
 
+namespace {
+
+Form WithoutTruncation(Form form) {
+  form.truncate = form.truncate_weights = false;
+  return form;
+}
+
+}  // namespace
+
 void Checker::CollectItems() {
   for (const Node& node : graph_.nodes) {
     for (size_t output = 0; output < node.outputs.size(); ++output) {
@@ -107,8 +116,7 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
     chain_nodes.push_back(node.name);
     if (form.truncate) {
       // How it would look without the truncation decides whether the node shows it.
-      Form rounding = form;
-      rounding.truncate = rounding.truncate_weights = false;
+      const Form rounding = WithoutTruncation(form);
       Replay replay = item.replay;
       rounding.Apply(replay);
       Explanation cut;
@@ -161,7 +169,7 @@ void Checker::Interpret(const std::vector<Item>& items, const GroupResult& group
     AddChain({chain, chain_nodes, text.what, text.advice});
   }
   const std::string name = GroupName(items.front().replay);
-  if (!form.chains.empty()) forms_[name] = Form{form.chains, false, false};
+  if (!form.chains.empty()) forms_[name] = WithoutTruncation(form);
   AddRanges(items, group);
 }
 
@@ -244,12 +252,7 @@ void Checker::AddEvidence() {
     const auto replays = replays_.find(finding.cause);
     if (replays == replays_.end() || finding.measured) continue;
     const Replays& r = replays->second;
-    Evidence evidence;
-    evidence.node = r.node;
-    evidence.with_graph = ResidualsOf(r.graph, source_, *r.candidate);
-    if (r.cause) evidence.with_cause = ResidualsOf(*r.cause, source_, *r.candidate);
-    evidence.worst = WorstOf(r.graph, source_, *r.candidate);
-    finding.evidence = std::move(evidence);
+    finding.evidence = EvidenceOf(r.graph, r.cause ? &*r.cause : nullptr, source_, *r.candidate);
   }
 }
 

@@ -47,30 +47,17 @@ void Checker::AddSegment(const SegmentResult& one) {
   std::set<size_t> edited;
   for (const SegmentEdit& edit : one.edits) {
     const Hypothesis& what = edit.what;
-    auto finding =
-        std::find_if(result_.findings.begin(), result_.findings.end(),
-                     [&](const Finding& f) { return f.cause == what.cause && f.measured; });
-    if (finding == result_.findings.end()) {
-      Finding fresh;
-      fresh.cause = what.cause;
-      fresh.detail = what.detail;
-      fresh.fix = FixFor(what.cause);
-      fresh.confirmed = true;
-      fresh.value = what.value;
-      fresh.expected = what.expected;
-      fresh.measured.emplace();
-      result_.findings.push_back(std::move(fresh));
-      finding = result_.findings.end() - 1;
+    Finding& finding = MeasuredFinding(what.cause, what.detail, one);
+    if (!finding.value) {
+      finding.value = what.value;
+      finding.expected = what.expected;
     }
-    finding->confirmed = finding->confirmed && one.explained;
-    finding->measured->noise = std::max(finding->measured->noise, one.noise);
-    MergeDistance(finding->measured->with_graph, one.graph);
-    MergeDistance(finding->measured->with_cause, one.cause);
+    finding.confirmed = finding.confirmed && one.explained;
     for (const auto& [step, replay] : edit.steps) {
       edited.insert(step);
       const std::string& name = segment.NameOf(step);
-      if (std::find(finding->nodes.begin(), finding->nodes.end(), name) == finding->nodes.end()) {
-        finding->nodes.push_back(name);
+      if (std::find(finding.nodes.begin(), finding.nodes.end(), name) == finding.nodes.end()) {
+        finding.nodes.push_back(name);
       }
       NodeResult& node = ResultOf(name);
       node.grade = Grade::kBug;
@@ -111,23 +98,34 @@ void Checker::AddSegment(const SegmentResult& one) {
   NodeResult& node = ResultOf(segment.target());
   node.grade = Grade::kBug;
   node.cause = "unexplained";
-  auto finding = std::find_if(
-      result_.findings.begin(), result_.findings.end(),
-      [](const Finding& f) { return f.cause == "unexplained" && f.measured.has_value(); });
+  Finding& finding = MeasuredFinding(
+      "unexplained",
+      one.searched ? "no known cause gives these values"
+                   : "too large a part of the model to look for a cause: record more",
+      one);
+  finding.confirmed = false;
+  finding.nodes.push_back(segment.target());
+}
+
+// The finding of this cause in segments, which `one` shows as well.
+Finding& Checker::MeasuredFinding(const std::string& cause, const std::string& detail,
+                                  const SegmentResult& one) {
+  auto finding = std::find_if(result_.findings.begin(), result_.findings.end(),
+                              [&](const Finding& f) { return f.cause == cause && f.measured; });
   if (finding == result_.findings.end()) {
     Finding fresh;
-    fresh.cause = "unexplained";
-    fresh.detail = one.searched ? "no known cause gives these values"
-                                : "too large a part of the model to look for a cause: record more";
-    fresh.fix = FixFor("unexplained");
+    fresh.cause = cause;
+    fresh.detail = detail;
+    fresh.fix = FixFor(cause);
+    fresh.confirmed = true;
     fresh.measured.emplace();
     result_.findings.push_back(std::move(fresh));
     finding = result_.findings.end() - 1;
   }
-  finding->nodes.push_back(segment.target());
   finding->measured->noise = std::max(finding->measured->noise, one.noise);
   MergeDistance(finding->measured->with_graph, one.graph);
   MergeDistance(finding->measured->with_cause, one.cause);
+  return *finding;
 }
 
 }  // namespace samebits

@@ -71,6 +71,8 @@ class Checker {
   NodeResult* Healthy(const std::string& name);
   void JudgeSegments();
   void AddSegment(const SegmentResult& one);
+  Finding& MeasuredFinding(const std::string& cause, const std::string& detail,
+                           const SegmentResult& one);
   void FindCanonical();
   void FindReplayed();
   void FindHiddenEps(Arithmetic& replay);

@@ -71,17 +71,12 @@ std::vector<EndToEnd::Position> ComparePositions(const std::vector<double>& ours
 // How far our own runs of the whole model are from the trace, and from each other.
 void Checker::RunEndToEnd() {
   if (!options_.end_to_end || WholeRunCost(graph_, trace_.tokens()) > kAffordable) return;
-  const auto each = [&](const std::string& name, auto&& visit) {
-    for (NodeResult& node : result_.nodes) {
-      if (node.name == name) visit(node);
-    }
-  };
   std::map<std::string, Tensor> reference;
   RunWhole(source_, {}, [&](const std::string& name, const TensorView& ours) {
     if (name.ends_with(".scores")) return;  // masked: may hold anything
     const TensorView* recorded = trace_.Find(name);
     if (recorded != nullptr && recorded->shape == ours.shape) {
-      each(name, [&](NodeResult& n) { n.propagated = CompareTensors(ours, *recorded).max_abs; });
+      ResultOf(name).propagated = CompareTensors(ours, *recorded).max_abs;
     }
     Tensor copy(ours.dtype, ours.shape);
     std::memcpy(copy.data(), ours.data, static_cast<size_t>(ours.bytes()));
@@ -92,8 +87,7 @@ void Checker::RunEndToEnd() {
       [&](const std::string& name, const TensorView& moved) {
         const auto base = reference.find(name);
         if (base == reference.end()) return;
-        each(name,
-             [&](NodeResult& n) { n.noise = CompareTensors(base->second.view(), moved).max_abs; });
+        ResultOf(name).noise = CompareTensors(base->second.view(), moved).max_abs;
       },
       1);
   const TensorView* candidate = trace_.Find("lm_head");

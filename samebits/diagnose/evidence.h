@@ -34,8 +34,8 @@ struct Evidence {
   WorstElement worst;  // under the graph
 };
 
-Residuals ResidualsOf(const Replay& replay, const ReplaySource& source,
-                      const TensorView& candidate);
-WorstElement WorstOf(const Replay& replay, const ReplaySource& source, const TensorView& candidate);
+// `cause`: the replay that explains the node, or null.
+Evidence EvidenceOf(const Replay& graph, const Replay* cause, const ReplaySource& source,
+                    const TensorView& candidate);
 
 }  // namespace samebits

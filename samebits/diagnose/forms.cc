@@ -140,33 +140,32 @@ std::vector<Form> FormsOf(const Replay& replay, DType model, bool wider, bool we
 
 std::vector<Form> AccumulatorForms(const Replay& replay, DType model,
                                    const std::vector<std::string>& chains) {
+  using exact::Products;
   std::vector<Form> forms;
-  const auto add = [&](std::vector<std::string> more, exact::Products tf32) {
+  const auto add = [&](const char* chain, Products tf32 = Products::kTf32Even) {
     Form form;
     form.chains = chains;
-    form.chains.insert(form.chains.end(), more.begin(), more.end());
+    form.chains.emplace_back(chain);
     form.tf32 = tf32;
     forms.push_back(std::move(form));
   };
-  using exact::Products;
   const OpKind kind = replay.node.kind;
   const bool probs = kind == OpKind::kAttention && replay.output == 1;
-  if (probs || kind == OpKind::kActivation) add({"exp-approximate"}, Products::kTf32Even);
+  if (probs || kind == OpKind::kActivation) add("exp-approximate");
   if (probs || (kind != OpKind::kLinear && kind != OpKind::kAttention)) return forms;
-  if (model == DType::kF32) {
-    // Products that lose bits are a stronger statement than sums that do: those widen the bounds.
-    for (const bool truncated : {false, true}) {
-      std::vector<std::string> sums;
-      if (truncated) sums = {"sums-truncated"};
-      for (const Products tf32 : {Products::kTf32Even, Products::kTf32Away, Products::kTf32Cut}) {
-        add({"products-tf32"}, tf32);
-        if (truncated) forms.back().chains.push_back(sums[0]);
-      }
-      add({"products-bf16x3"}, Products::kTf32Even);
-      if (truncated) forms.back().chains.push_back(sums[0]);
+  constexpr std::pair<const char*, Products> kLossy[] = {{"products-tf32", Products::kTf32Even},
+                                                         {"products-tf32", Products::kTf32Away},
+                                                         {"products-tf32", Products::kTf32Cut},
+                                                         {"products-bf16x3", Products::kTf32Even}};
+  // Products that lose bits are a stronger statement than sums that do: those widen the bounds.
+  for (const bool truncated : {false, true}) {
+    if (model != DType::kF32) break;  // operands of 8 or 11 bits lose none
+    for (const auto& [chain, tf32] : kLossy) {
+      add(chain, tf32);
+      if (truncated) forms.back().chains.emplace_back("sums-truncated");
     }
   }
-  add({"sums-truncated"}, Products::kTf32Even);
+  add("sums-truncated");
   return forms;
 }
 

@@ -104,7 +104,7 @@ class ItemSearch {
     // None of the usual values does it: search around the best of them.
     const double value = RefineScalar(
         *scalar->value, 4, [&](double v) { return Screen(WithValue(*scalar, v).replay); });
-    if (scalar->cause == "attention-scale" && std::fabs(value / *scalar->expected - 1) < 1e-3) {
+    if (scalar->cause == "attention-scale" && !PlausibleScale(value, *scalar->expected)) {
       return best;
     }
     const Hypothesis refined = WithValue(*scalar, value);

@@ -12,20 +12,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-struct Interval {
-  double low, middle, high;
-};
-
-Interval Outcomes(const Expectation& e, size_t i, int64_t column, double share) {
-  if (!e.low.empty()) return {e.low[i], e.y[i], e.high[i]};
-  const double middle = ApplyTail(e.tail, e.y[i], column);
-  const double bound = e.bound.empty() ? 0 : e.bound[i] * share;
-  if (bound == 0) return {middle, middle, middle};
-  const double a = ApplyTail(e.tail, e.y[i] - bound, column);
-  const double b = ApplyTail(e.tail, e.y[i] + bound, column);
-  return {std::min(a, b), middle, std::max(a, b)};
-}
-
 // Written so that a NaN candidate is outside; a NaN expectation allows NaN alone.
 bool Inside(const Interval& interval, double candidate) {
   if (std::isnan(interval.middle)) return std::isnan(candidate);
@@ -34,7 +20,7 @@ bool Inside(const Interval& interval, double candidate) {
 
 void JudgeElement(const Expectation& e, size_t i, double candidate, DType stored, Judgement& j) {
   const int64_t column = static_cast<int64_t>(i) % e.columns;
-  const Interval interval = Outcomes(e, i, column, 1);
+  const Interval interval = IntervalOf(e, i);
   ++j.elements;
   const bool inside = Inside(interval, candidate);
   const double width = interval.high - interval.low;
@@ -49,7 +35,7 @@ void JudgeElement(const Expectation& e, size_t i, double candidate, DType stored
     ++j.outside;
     ++j.outside_likely;
   } else if (width > 0 && e.likely_share < 1 &&
-             !Inside(Outcomes(e, i, column, e.likely_share), candidate)) {
+             !Inside(IntervalOf(e, i, e.likely_share), candidate)) {
     ++j.outside_likely;
   }
   if (candidate == interval.middle || (inside && std::isnan(candidate))) return;

@@ -178,23 +178,8 @@ LogProbResult CompareLogProbs(const Graph& graph, const Checkpoint& checkpoint,
                               const LogProbFile& file, int threads,
                               const std::function<void(int64_t done, int64_t total)>& progress) {
   ThreadPool pool(threads);
-  ReplaySource source;
-  source.graph = &graph;
-  source.checkpoint = &checkpoint;
-  source.pool = &pool;
-  source.dtype = file.dtype;
-  source.input_ids = file.input_ids;
-  for (size_t i = 0; i < file.input_ids.size(); ++i) {
-    source.positions.push_back(static_cast<int64_t>(i));
-  }
-  constexpr double kAffordable = 1e12;
-  const double cost = WholeRunCost(graph, source.tokens());
-  if (cost > kAffordable) {
-    Fail(ErrorCode::kUnsupported,
-         "{}: {:.2g} multiplications a run, more than {:.2g}: give fewer "
-         "tokens",
-         file.path, cost, kAffordable);
-  }
+  const ReplaySource source =
+      SourceOfIds(graph, checkpoint, pool, file.dtype, file.input_ids, file.path);
   const LogProbRun run(graph, file, source);
   LogProbResult result;
   const std::vector<double> ours = run.Run({}, std::nullopt);

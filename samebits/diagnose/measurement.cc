@@ -171,10 +171,7 @@ std::shared_ptr<Tensor> Checker::Recompute(const Item& item) const {
   const Expectation e = Evaluate(replay, source_, item.candidate->dtype, {0, source_.tokens()});
   if (static_cast<int64_t>(e.y.size()) != item.candidate->elements()) return nullptr;
   auto tensor = std::make_shared<Tensor>(item.candidate->dtype, item.candidate->shape);
-  for (size_t i = 0; i < e.y.size(); ++i) {
-    const auto at = static_cast<int64_t>(i);
-    StoreValue(*tensor, at, ApplyTail(e.tail, e.y[i], at % e.columns));
-  }
+  StoreOutcomes(replay, e, source_.tokens(), nullptr, *tensor);
   return tensor;
 }
 

@@ -71,6 +71,16 @@ Expectation EvaluateElementwise(const ReplayContext& c) {
 
 }  // namespace
 
+std::vector<double> ReadHeadsMinor(const std::vector<double>& x, int64_t heads, int64_t head_dim) {
+  std::vector<double> y(x.size());
+  const int64_t width = heads * head_dim;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const auto at = static_cast<int64_t>(i) % width, row = static_cast<int64_t>(i) - at;
+    y[i] = x[row + at % head_dim * heads + at / head_dim];
+  }
+  return y;
+}
+
 std::vector<double> ReplayContext::WeightVector(const std::string& name) const {
   const TensorView& view = source.checkpoint->Get(name);
   std::vector<double> values = ToDoubles(view);
@@ -80,6 +90,56 @@ std::vector<double> ReplayContext::WeightVector(const std::string& name) const {
     v = replay.truncate_weights ? TruncateToDType(v, model) : RoundToDType(v, model);
   }
   return values;
+}
+
+Interval IntervalOf(const Expectation& e, size_t i, double share) {
+  if (!e.low.empty()) return {e.low[i], e.y[i], e.high[i]};
+  const int64_t column = static_cast<int64_t>(i) % e.columns;
+  const double middle = ApplyTail(e.tail, e.y[i], column);
+  const double bound = e.bound.empty() ? 0 : e.bound[i] * share;
+  if (bound == 0) return {middle, middle, middle};
+  const double a = ApplyTail(e.tail, e.y[i] - bound, column);
+  const double b = ApplyTail(e.tail, e.y[i] + bound, column);
+  return {std::min(a, b), middle, std::max(a, b)};
+}
+
+// A sum of K terms errs by a few roundings, not by K of them.
+double TypicalShare(const Replay& replay, int64_t keys) {
+  const Attributes& a = replay.node.attributes;
+  switch (replay.node.kind) {
+    case OpKind::kLinear:
+      return 4.0 / static_cast<double>(std::max<int64_t>(4, a.in_features));
+    case OpKind::kRmsNorm:  // of K/2 + 7 roundings
+      return 8.0 / (static_cast<double>(a.in_features) / 2 + 7);
+    case OpKind::kAttention:
+      if (replay.output == 1) return 1;
+      return 4.0 /
+             static_cast<double>(std::max<int64_t>(4, replay.output == 0 ? a.head_dim : keys));
+    default:
+      return 1;
+  }
+}
+
+void StoreOutcomes(const Replay& replay, const Expectation& e, int64_t keys, RoundingNoise* noise,
+                   Tensor& tensor) {
+  const double share = noise != nullptr ? TypicalShare(replay, keys) : 0;
+  for (size_t i = 0; i < e.y.size(); ++i) {
+    if (!e.ignore.empty() && e.ignore[i] != 0) continue;
+    const bool moves = noise != nullptr && !e.bound.empty();
+    const double moved = moves ? noise->Of(share * e.bound[i]) : 0;
+    const auto at = static_cast<int64_t>(i);
+    StoreValue(tensor, at, ApplyTail(e.tail, e.y[i] + moved, at % e.columns));
+  }
+}
+
+double ReplayCost(const Replay& replay, int64_t tokens) {
+  const Attributes& a = replay.node.attributes;
+  const auto t = static_cast<double>(tokens);
+  if (replay.node.kind == OpKind::kLinear) {
+    return t * static_cast<double>(a.in_features) * static_cast<double>(a.out_features);
+  }
+  if (replay.node.kind != OpKind::kAttention || replay.output == 1) return 0;
+  return t * t * static_cast<double>(a.heads) * static_cast<double>(a.head_dim);
 }
 
 bool IsPerHead(const Replay& replay) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -189,6 +190,35 @@ std::vector<std::string> RequiredTensors(const Replay& replay);
 // Every required tensor must be there with the graph's shape. `stored` is the dtype of the tensor
 // that is judged.
 Expectation Evaluate(const Replay& replay, const ReplaySource& source, DType stored, RowRange rows);
+
+// The outcomes of element i, for errors of up to `share` of B: the ends and the rounded exact one.
+struct Interval {
+  double low, middle, high;
+};
+Interval IntervalOf(const Expectation& e, size_t i, double share = 1);
+
+// Rounding errors of a run of our own: every uncertain stage is moved within the share of B that is
+// typical for its operation.
+class RoundingNoise {
+ public:
+  explicit RoundingNoise(uint64_t seed) : random_(seed) {}
+  double Of(double bound) { return bound * uniform_(random_); }
+
+ private:
+  std::mt19937_64 random_;
+  std::uniform_real_distribution<double> uniform_{-1, 1};
+};
+
+// The share of B that a rounding error of this operation typically is.
+double TypicalShare(const Replay& replay, int64_t keys);
+
+// Writes the correctly rounded outcomes of `replay`, moved by `noise` unless that is null; elements
+// that can not be judged are left as they are.
+void StoreOutcomes(const Replay& replay, const Expectation& e, int64_t keys, RoundingNoise* noise,
+                   Tensor& tensor);
+
+// Multiplications of one output of a node for so many tokens, roughly.
+double ReplayCost(const Replay& replay, int64_t tokens);
 
 // The values of rows of a tensor in the layout of Expectation. `per_head` for [H, T, S] tensors.
 std::vector<double> GatherRows(const TensorView& view, RowRange rows, bool per_head);

@@ -33,12 +33,7 @@ struct Operands {
   std::vector<double> values, low;  // low: of kBf16x3
 
   Operands(exact::Products products, std::vector<double> from) : values(std::move(from)) {
-    if (products == exact::Products::kFull) return;
-    if (products == exact::Products::kBf16x3) {
-      low.resize(values.size());
-      std::transform(values.begin(), values.end(), low.begin(), exact::LowPart);
-    }
-    for (double& v : values) v = exact::RoundOperand(products, v);
+    exact::RoundOperands(products, values, low);
   }
   bool split() const { return !low.empty(); }
 };
@@ -48,14 +43,7 @@ std::vector<double> Values(const ReplayContext& c) {
   const Attributes& a = c.attributes();
   const int64_t keys = c.source.tokens(), width = a.kv_heads * a.head_dim;
   std::vector<double> v = GatherRows(c.Input(2), {0, keys}, false);
-  if (c.replay.heads_minor) {
-    const std::vector<double> from = v;
-    for (int64_t j = 0; j < keys; ++j) {
-      for (int64_t i = 0; i < width; ++i) {
-        v[j * width + i] = from[j * width + i % a.head_dim * a.kv_heads + i / a.head_dim];
-      }
-    }
-  }
+  if (c.replay.heads_minor) v = ReadHeadsMinor(v, a.kv_heads, a.head_dim);
   // Narrower tables belong to another bug.
   if (!c.replay.rotates_v || c.Recorded("model.rotary.cos").shape.back() != a.head_dim ||
       c.Recorded("model.rotary.sin").shape.back() != a.head_dim) {

@@ -53,6 +53,9 @@ Expectation EvaluateProbs(const ReplayContext& c);
 Expectation EvaluateContext(const ReplayContext& c);
 Expectation EvaluateFusedAttention(const ReplayContext& c);
 
+// x [rows, heads, head_dim] read as if [rows, head_dim, heads] were stored.
+std::vector<double> ReadHeadsMinor(const std::vector<double>& x, int64_t heads, int64_t head_dim);
+
 // Turns y, bound and tail into outcomes (low, y, high), each passed through the cap.
 void ApplySoftcap(const ReplayContext& c, Expectation& e);
 

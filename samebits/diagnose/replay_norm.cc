@@ -54,12 +54,7 @@ Expectation LowPrecisionNorm(const ReplayContext& c, const std::vector<double>& 
 Expectation EvaluateRmsNorm(const ReplayContext& c) {
   std::vector<double> x = c.InputRows(0);
   if (c.replay.heads_minor) {
-    const int64_t heads = c.attributes().heads, d = c.attributes().head_dim;
-    const std::vector<double> from = x;
-    for (size_t i = 0; i < x.size(); ++i) {
-      const auto at = static_cast<int64_t>(i);
-      x[i] = from[at / (heads * d) * heads * d + at % d * heads + at / d % heads];
-    }
+    x = ReadHeadsMinor(x, c.attributes().heads, c.attributes().head_dim);
   }
   if (c.replay.norm_skipped) {
     Expectation skipped;

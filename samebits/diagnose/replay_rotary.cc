@@ -88,14 +88,7 @@ Expectation EvaluateRope(const ReplayContext& c) {
   std::vector<double> x = c.InputRows(0);
   const std::vector<double> cosine = c.InputRows(1), sine = c.InputRows(2);
   const int64_t heads = c.attributes().heads, d = c.attributes().head_dim;
-  if (replay.heads_minor) {
-    const std::vector<double> from = x;
-    for (size_t i = 0; i < x.size(); ++i) {
-      const auto at = static_cast<int64_t>(i);
-      const int64_t token = at / (heads * d), head = at / d % heads, column = at % d;
-      x[i] = from[token * heads * d + column * heads + head];
-    }
-  }
+  if (replay.heads_minor) x = ReadHeadsMinor(x, heads, d);
   const bool deterministic = !c.fp32() && !replay.rope_fp32;
   // A port whose tables are narrower than a head rotates only so much of it.
   const int64_t cos_width = c.Input(1).shape.back(), sin_width = c.Input(2).shape.back();

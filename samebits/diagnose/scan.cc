@@ -180,6 +180,11 @@ int64_t WindowInTrace(const Replay& base, const ReplaySource& source) {
   return 0;
 }
 
+bool PlausibleScale(double value, double configured) {
+  constexpr double kNear = 1e-3;
+  return std::fabs(value / configured - 1) > kNear;
+}
+
 std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source) {
   const Attributes& a = base.node.attributes;
   const auto d = static_cast<double>(a.head_dim);
@@ -216,11 +221,7 @@ std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& sour
   std::vector<double> result;
   for (double v : Without(values, static_cast<double>(a.scale))) {
     // the fp32 constant is what counts
-    // Nobody's mistake is so near: an accumulator with few bits looks like that.
-    constexpr double kNear = 1e-3;
-    if (std::fabs(v / static_cast<double>(a.scale) - 1) > kNear) {
-      result.push_back(static_cast<float>(v));
-    }
+    if (PlausibleScale(v, static_cast<double>(a.scale))) result.push_back(static_cast<float>(v));
   }
   return result;
 }

@@ -15,6 +15,10 @@ std::vector<double> EpsCandidates(const Replay& base, const ReplaySource& source
 // theta of cos or sin, from the usual ones and from the angles that the trace shows.
 std::vector<double> ThetaCandidates(const Replay& base, const ReplaySource& source);
 
+// Whether somebody may have had this value by mistake. A scale within a thousandth of the right one
+// is nobody's: an accumulator with few bits looks like that.
+bool PlausibleScale(double value, double configured);
+
 // The scale of the scores, from the usual mistakes and from the ratio that the trace shows.
 std::vector<double> ScaleCandidates(const Replay& base, const ReplaySource& source);
 

@@ -79,7 +79,7 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
       by_group[group][key].emplace_back(i, std::move(h));
     }
   }
-  // Nor does the width of tables that are not recorded.
+  // The width of tables that are not recorded does not show.
   for (size_t i = 0; i + 1 < base.size(); ++i) {
     if (base[i].node.kind != OpKind::kRotary) continue;
     const int64_t d = base[i].node.attributes.head_dim;
@@ -98,7 +98,7 @@ std::vector<SegmentEdit> EditsOf(const Segment& segment, const std::vector<Repla
       }
     }
   }
-  // Windows do not show in probs that are not recorded: all sizes, then.
+  // Nor do windows in probs that are not recorded: all sizes, then.
   for (size_t i = 0; i + 1 < base.size(); ++i) {
     if (base[i].node.kind != OpKind::kAttention || base[i].output != 1) continue;
     const int64_t own = base[i].node.attributes.window;

@@ -45,7 +45,7 @@ class SegmentTrials {
   SegmentTrials(const Segment& segment, const ReplaySource& source)
       : segment_(segment), source_(source), runner_(segment, source) {}
 
-  // Of the runs with two patterns of rounding errors to the one without.
+  // Of the runs with other patterns of rounding errors to the one without.
   double Noise(const Forms& forms) const {
     const std::vector<Replay> steps = Steps(forms);
     const SegmentValues base = runner_.Run(steps);
@@ -150,21 +150,17 @@ class SegmentTrials {
     return ranked;
   }
 
-  // The same edit as one that was found in another segment.
-  std::optional<SegmentEdit> Same(const SegmentEdit& edit, const Forms& forms) const {
+  // Every edit that may be tried here, by its key.
+  std::map<std::string, SegmentEdit> EditsByKey(const Forms& forms) const {
     const std::vector<Replay> steps = Steps(forms);
     const SegmentValues base = runner_.Run(steps);
-    if (base.empty()) return std::nullopt;
-    for (SegmentEdit& other : AllEdits(steps, base)) {
-      if (other.key == edit.key) return std::move(other);
+    std::map<std::string, SegmentEdit> edits;
+    if (base.empty()) return edits;
+    for (SegmentEdit& edit : AllEdits(steps, base)) {
+      std::string key = edit.key;
+      edits.try_emplace(std::move(key), std::move(edit));
     }
-    return std::nullopt;
-  }
-
-  size_t CountEdits(const Forms& forms) const {
-    const std::vector<Replay> steps = Steps(forms);
-    const SegmentValues base = runner_.Run(steps);
-    return base.empty() ? 0 : AllEdits(steps, base).size();
+    return edits;
   }
 
  private:
@@ -286,14 +282,12 @@ class SegmentSearch {
   // What was found in another segment first; then the whole list, up to three causes together.
   void Explain(SegmentResult& one) {
     const SegmentTrials trials(one.segment, source_);
-    for (const auto& edits : found_) {
-      std::vector<SegmentEdit> same;
-      for (const SegmentEdit& edit : edits) {
-        if (auto here = trials.Same(edit, result_.forms)) same.push_back(std::move(*here));
-      }
-      if (same.size() == edits.size() && Accept(one, trials, same, result_.forms)) return;
+    const auto possible = trials.EditsByKey(result_.forms);
+    for (const Keys& keys : found_) {
+      const auto same = Pick(possible, keys);
+      if (same && Accept(one, trials, *same, result_.forms)) return;
     }
-    const auto count = static_cast<double>(trials.CountEdits(result_.forms));
+    const auto count = static_cast<double>(possible.size());
     if (2 * count * SegmentCost(one.segment, source_) > kAffordable) {
       one.searched = false;
       return;
@@ -320,34 +314,49 @@ class SegmentSearch {
   void SpreadCauses() {
     for (SegmentResult& one : result_.segments) {
       if (!one.edits.empty() || !one.explained || one.graph.differing == 0) continue;
+      if (found_.empty()) return;
       const SegmentTrials trials(one.segment, source_);
-      for (const auto& edits : found_) {
-        std::vector<SegmentEdit> same;
-        for (const SegmentEdit& edit : edits) {
-          if (auto here = trials.Same(edit, result_.forms)) same.push_back(std::move(*here));
-        }
-        if (same.size() != edits.size()) continue;
-        const SegmentDistance d = trials.Distance(result_.forms, same);
+      const auto possible = trials.EditsByKey(result_.forms);
+      for (const Keys& keys : found_) {
+        auto same = Pick(possible, keys);
+        if (!same) continue;
+        const SegmentDistance d = trials.Distance(result_.forms, *same);
         if (3 * d.rms > one.graph.rms || 3 * d.differing > one.graph.differing) continue;
-        one.edits = std::move(same);
+        one.edits = std::move(*same);
         one.cause = d;
         break;
       }
     }
   }
 
+  using Keys = std::vector<std::string>;
+
+  // The edits of these keys; nothing when one of them can not be tried here.
+  static std::optional<std::vector<SegmentEdit>> Pick(
+      const std::map<std::string, SegmentEdit>& possible, const Keys& keys) {
+    std::vector<SegmentEdit> edits;
+    for (const std::string& key : keys) {
+      const auto edit = possible.find(key);
+      if (edit == possible.end()) return std::nullopt;
+      edits.push_back(edit->second);
+    }
+    return edits;
+  }
+
   bool Accept(SegmentResult& one, const SegmentTrials& trials,
               const std::vector<SegmentEdit>& edits, const Forms& forms) {
     const SegmentDistance d = trials.Distance(forms, edits);
     const bool explained = d.rms <= one.noise;
-    if (!explained && d.rms * kLikelyFactor > one.graph.rms) return false;
-    // What may be noise needs an explanation that leaves nearly nothing.
+    const bool much_nearer = d.rms * kLikelyFactor <= one.graph.rms;
+    // What may be noise needs an explanation that is both.
     const bool doubtful = one.graph.rms <= kDoubt * one.noise;
-    if (doubtful && (d.rms * kLikelyFactor > one.graph.rms || !explained)) return false;
+    if (doubtful ? !(explained && much_nearer) : !(explained || much_nearer)) return false;
     one.edits = edits;
     one.cause = d;
     one.explained = explained;
-    found_.push_back(edits);
+    Keys keys;
+    for (const SegmentEdit& edit : edits) keys.push_back(edit.key);
+    if (std::find(found_.begin(), found_.end(), keys) == found_.end()) found_.push_back(keys);
     if (forms != result_.forms) Adopt(forms, true);
     return true;
   }
@@ -355,7 +364,7 @@ class SegmentSearch {
   const ReplaySource& source_;
   const std::function<void(int64_t, int64_t)>& progress_;
   SegmentSearchResult result_;
-  std::vector<std::vector<SegmentEdit>> found_;
+  std::vector<Keys> found_;  // edits that explained a segment together
 };
 
 }  // namespace

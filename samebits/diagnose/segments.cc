@@ -4,7 +4,6 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <random>
 #include <set>
 
 #include "samebits/numerics/bounds.h"
@@ -22,23 +21,6 @@ Replay ReplayOf(const Node& node, size_t output) {
 }
 
 }  // namespace
-
-// A sum of K terms errs by a few roundings, not by K of them.
-double TypicalShare(const Replay& replay, int64_t keys) {
-  const Attributes& a = replay.node.attributes;
-  switch (replay.node.kind) {
-    case OpKind::kLinear:
-      return 4.0 / static_cast<double>(std::max<int64_t>(4, a.in_features));
-    case OpKind::kRmsNorm:  // of K/2 + 7 roundings
-      return 8.0 / (static_cast<double>(a.in_features) / 2 + 7);
-    case OpKind::kAttention:
-      if (replay.output == 1) return 1;
-      return 4.0 /
-             static_cast<double>(std::max<int64_t>(4, replay.output == 0 ? a.head_dim : keys));
-    default:
-      return 1;
-  }
-}
 
 std::vector<Segment> FindSegments(const ReplaySource& source) {
   struct Place {
@@ -83,15 +65,7 @@ std::vector<Segment> FindSegments(const ReplaySource& source) {
 
 double SegmentCost(const Segment& segment, const ReplaySource& source) {
   double cost = 0;
-  const auto t = static_cast<double>(source.tokens());
-  for (const Replay& step : segment.steps) {
-    const Attributes& a = step.node.attributes;
-    if (step.node.kind == OpKind::kLinear) {
-      cost += t * static_cast<double>(a.in_features) * static_cast<double>(a.out_features);
-    } else if (step.node.kind == OpKind::kAttention && step.output != 1) {
-      cost += t * t * static_cast<double>(a.heads) * static_cast<double>(a.head_dim);
-    }
-  }
+  for (const Replay& step : segment.steps) cost += ReplayCost(step, source.tokens());
   return cost;
 }
 
@@ -113,7 +87,7 @@ SegmentValues SegmentRunner::Run(const std::vector<Replay>& steps, const Segment
     return tensor == nullptr ? nullptr : &tensor->view();
   };
   std::set<std::string, std::less<>> dirty;
-  std::mt19937_64 random(noise.value_or(0));
+  RoundingNoise errors(noise.value_or(0));
   for (size_t i = 0; i < steps.size(); ++i) {
     const Replay& step = steps[i];
     const std::vector<std::string> inputs = RequiredTensors(step);
@@ -141,15 +115,7 @@ SegmentValues SegmentRunner::Run(const std::vector<Replay>& steps, const Segment
     if (step.node.kind == OpKind::kRotary) shape.back() = e.columns;
     auto tensor = std::make_shared<Tensor>(stored, std::move(shape));
     if (static_cast<int64_t>(e.y.size()) != tensor->elements()) return {};
-    const double share = noise ? TypicalShare(step, source.tokens()) : 0;
-    std::uniform_real_distribution<double> uniform(-1, 1);
-    for (size_t k = 0; k < e.y.size(); ++k) {
-      if (!e.ignore.empty() && e.ignore[k] != 0) continue;
-      double y = e.y[k];
-      if (noise && !e.bound.empty()) y += share * e.bound[k] * uniform(random);
-      const auto at = static_cast<int64_t>(k);
-      StoreValue(*tensor, at, ApplyTail(e.tail, y, at % e.columns));
-    }
+    StoreOutcomes(step, e, source.tokens(), noise ? &errors : nullptr, *tensor);
     values[i] = std::move(tensor);
   }
   return values;

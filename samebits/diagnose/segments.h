@@ -29,9 +29,6 @@ struct Segment {
 // behind them are in none.
 std::vector<Segment> FindSegments(const ReplaySource& source);
 
-// The share of B that a rounding error of this operation typically is.
-double TypicalShare(const Replay& replay, int64_t keys);
-
 // Multiplications of one run, roughly.
 double SegmentCost(const Segment& segment, const ReplaySource& source);
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "samebits/base/error.h"
 #include "samebits/diagnose/whole_run.h"
 #include "samebits/numerics/bounds.h"
 
@@ -58,12 +57,9 @@ NodeTolerance ToleranceOfNode(const Replay& replay, const TensorView& tensor, co
   std::vector<double> middles(e.y.size()), rooms(e.y.size());
   for (size_t i = 0; i < e.y.size(); ++i) {
     if (!e.ignore.empty() && e.ignore[i] != 0) continue;
-    const int64_t column = static_cast<int64_t>(i) % e.columns;
-    const double bound = e.bound.empty() ? 0 : e.bound[i];
-    const double middle = ApplyTail(e.tail, e.y[i], column);
-    const double a = ApplyTail(e.tail, e.y[i] - bound, column);
-    const double b = ApplyTail(e.tail, e.y[i] + bound, column);
-    const double room = std::max(std::fabs(a - middle), std::fabs(b - middle));
+    const Interval interval = IntervalOf(e, i);
+    const double middle = interval.middle;
+    const double room = std::max(middle - interval.low, interval.high - middle);
     middles[i] = middle;
     rooms[i] = room;
     squares += middle * middle;
@@ -88,22 +84,9 @@ NodeTolerance ToleranceOfNode(const Replay& replay, const TensorView& tensor, co
 
 Tolerances ToleranceOf(const Graph& graph, const Checkpoint& checkpoint,
                        const std::vector<int64_t>& ids, DType dtype, int threads) {
-  constexpr double kAffordable = 1e12;  // multiplications: minutes
-  const auto tokens = static_cast<int64_t>(ids.size());
-  if (WholeRunCost(graph, tokens) > kAffordable) {
-    Fail(ErrorCode::kUnsupported,
-         "{} tokens through this model are {:.2g} multiplications in fp64, more than {:.2g}: give "
-         "fewer tokens",
-         tokens, WholeRunCost(graph, tokens), kAffordable);
-  }
   ThreadPool pool(threads);
-  ReplaySource source;
-  source.graph = &graph;
-  source.checkpoint = &checkpoint;
-  source.pool = &pool;
-  source.dtype = dtype;
-  source.input_ids = ids;
-  for (int64_t i = 0; i < tokens; ++i) source.positions.push_back(i);
+  const ReplaySource source = SourceOfIds(graph, checkpoint, pool, dtype, ids, "tolerance");
+  const auto tokens = static_cast<int64_t>(ids.size());
   Tolerances result;
   result.dtype = dtype;
   result.tokens = tokens;

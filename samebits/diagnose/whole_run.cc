@@ -1,24 +1,43 @@
 #include "samebits/diagnose/whole_run.h"
 
 #include <algorithm>
-#include <random>
 
-#include "samebits/diagnose/segments.h"
-#include "samebits/tensor/convert.h"
+#include "samebits/base/error.h"
 
 namespace samebits {
+
 double WholeRunCost(const Graph& graph, int64_t tokens) {
   double cost = 0;
-  const auto t = static_cast<double>(tokens);
   for (const Node& node : graph.nodes) {
-    const Attributes& a = node.attributes;
-    if (node.kind == OpKind::kLinear) {
-      cost += t * static_cast<double>(a.in_features) * static_cast<double>(a.out_features);
-    } else if (node.kind == OpKind::kAttention) {
-      cost += 2 * t * t * static_cast<double>(a.heads) * static_cast<double>(a.head_dim);
+    Replay replay;
+    replay.node = node;
+    for (replay.output = 0; replay.output < static_cast<int>(node.outputs.size());
+         ++replay.output) {
+      cost += ReplayCost(replay, tokens);
     }
   }
   return cost;
+}
+
+ReplaySource SourceOfIds(const Graph& graph, const Checkpoint& checkpoint, ThreadPool& pool,
+                         DType dtype, const std::vector<int64_t>& ids, const std::string& place) {
+  constexpr double kAffordable = 1e12;  // minutes
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const double cost = WholeRunCost(graph, tokens);
+  if (cost > kAffordable) {
+    Fail(ErrorCode::kUnsupported,
+         "{}: {} tokens through this model are {:.2g} multiplications in fp64, more than {:.2g}: "
+         "give fewer tokens",
+         place, tokens, cost, kAffordable);
+  }
+  ReplaySource source;
+  source.graph = &graph;
+  source.checkpoint = &checkpoint;
+  source.pool = &pool;
+  source.dtype = dtype;
+  source.input_ids = ids;
+  for (int64_t i = 0; i < tokens; ++i) source.positions.push_back(i);
+  return source;
 }
 
 void RunWhole(const ReplaySource& like, const std::map<std::string, Form>& forms,
@@ -36,8 +55,7 @@ void RunWholeJudged(
     const ReplaySource& like, const std::map<std::string, Form>& forms,
     const std::function<void(const Replay& replay, const TensorView&, const Expectation&)>& visit,
     std::optional<uint64_t> noise) {
-  std::mt19937_64 random(noise.value_or(0));
-  std::uniform_real_distribution<double> uniform(-1, 1);
+  RoundingNoise errors(noise.value_or(0));
   const Graph& graph = *like.graph;
   std::map<std::string, Tensor, std::less<>> tensors;
   std::map<std::string, size_t> last_use;
@@ -65,13 +83,8 @@ void RunWholeJudged(
       const std::string& name = node.outputs[output];
       Tensor tensor(stored, OutputShape(graph, node, name, source.tokens()));
       const Expectation e = Evaluate(replay, source, stored, {0, source.tokens()});
-      const double share = noise ? TypicalShare(replay, source.tokens()) : 0;
-      for (size_t i = 0; i < e.y.size(); ++i) {
-        if (!e.ignore.empty() && e.ignore[i] != 0) continue;  // masked scores stay 0
-        const double moved = noise && !e.bound.empty() ? share * e.bound[i] * uniform(random) : 0;
-        StoreValue(tensor, static_cast<int64_t>(i),
-                   ApplyTail(e.tail, e.y[i] + moved, static_cast<int64_t>(i) % e.columns));
-      }
+      // Masked scores stay 0.
+      StoreOutcomes(replay, e, source.tokens(), noise ? &errors : nullptr, tensor);
       visit(replay, tensor.view(), e);
       tensors.insert_or_assign(name, std::move(tensor));
     }

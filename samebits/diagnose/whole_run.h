@@ -15,6 +15,11 @@ namespace samebits {
 // Rough cost: multiplications of one run.
 double WholeRunCost(const Graph& graph, int64_t tokens);
 
+// A model and ids that nothing was recorded of, for runs from the beginning. Throws
+// Error(kUnsupported) when a run is too long in fp64; `place` starts the message.
+ReplaySource SourceOfIds(const Graph& graph, const Checkpoint& checkpoint, ThreadPool& pool,
+                         DType dtype, const std::vector<int64_t>& ids, const std::string& place);
+
 // Calls `visit` with every tensor in the order of execution. `forms`: by group name, those of other
 // groups are Hugging Face's. `like` gives ids, positions, dtype, pool.
 // `noise`: every uncertain stage is moved within a typical rounding error, by random numbers of

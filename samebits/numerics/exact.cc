@@ -70,8 +70,6 @@ double ReadElement(const TensorView& w, int64_t index) {
   }
 }
 
-}  // namespace
-
 double RoundOperand(Products products, double value) {
   if (products == Products::kFull || !std::isfinite(value) || value == 0) return value;
   if (products == Products::kBf16) return RoundToDType(value, DType::kBF16);
@@ -90,21 +88,25 @@ double LowPart(double value) {
   return RoundToDType(value - RoundToDType(value, DType::kBF16), DType::kBF16);
 }
 
+}  // namespace
+
+void RoundOperands(Products products, std::vector<double>& values, std::vector<double>& low) {
+  low.clear();
+  if (products == Products::kFull) return;
+  if (products == Products::kBf16x3) {
+    low.resize(values.size());
+    std::transform(values.begin(), values.end(), low.begin(), LowPart);
+  }
+  for (double& v : values) v = RoundOperand(products, v);
+}
+
 void Dots(const DotArgs& args, int64_t out_begin, int64_t out_end) {
   // Rows beyond the end are zeros, so that every block has kRowBlock of them.
   const int64_t padded = (args.rows + kRowBlock - 1) / kRowBlock * kRowBlock;
   const auto elements = static_cast<size_t>(padded * args.size);
   std::vector<double> x(elements), x_low, row(static_cast<size_t>(args.size)), row_low;
   std::copy_n(args.x, args.rows * args.size, x.begin());
-  const bool lossy = args.products != Products::kFull, split = args.products == Products::kBf16x3;
-  if (split) {
-    row_low.resize(row.size());
-    x_low.resize(elements);
-    std::transform(x.begin(), x.end(), x_low.begin(), LowPart);
-  }
-  if (lossy) {
-    for (double& v : x) v = RoundOperand(args.products, v);
-  }
+  RoundOperands(args.products, x, x_low);
   const bool same = args.w.dtype == args.dtype;
   for (int64_t n = out_begin; n < out_end; ++n) {
     for (int64_t k = 0; k < args.size; ++k) {
@@ -114,14 +116,11 @@ void Dots(const DotArgs& args, int64_t out_begin, int64_t out_end) {
                : args.truncate ? TruncateToDType(w, args.dtype)
                                : RoundToDType(w, args.dtype);
     }
-    if (split) std::transform(row.begin(), row.end(), row_low.begin(), LowPart);
-    if (lossy) {
-      for (double& w : row) w = RoundOperand(args.products, w);
-    }
+    RoundOperands(args.products, row, row_low);
     for (int64_t r = 0; r < args.rows; r += kRowBlock) {
       double sums[kRowBlock], magnitudes[kRowBlock], low[kRowBlock] = {}, unused[kRowBlock];
       DotBlock(row.data(), &x[r * args.size], args.size, sums, magnitudes);
-      if (split) DotBlock(row_low.data(), &x_low[r * args.size], args.size, low, unused);
+      if (!x_low.empty()) DotBlock(row_low.data(), &x_low[r * args.size], args.size, low, unused);
       for (int64_t i = 0; i < std::min<int64_t>(kRowBlock, args.rows - r); ++i) {
         args.y[(r + i) * args.outs + n] = sums[i] - low[i];
         args.magnitude[(r + i) * args.outs + n] = magnitudes[i];

@@ -24,8 +24,9 @@ enum class Products {
   kBf16,     // 8 significant bits each, to nearest even
   kBf16x3,   // high and low parts of 8 bits each; low times low is left out
 };
-double RoundOperand(Products products, double value);  // kBf16x3: high part plus low part
-double LowPart(double value);                          // of kBf16x3
+// In place; kBf16x3 leaves high part plus low part, and the low parts in `low`, which is empty
+// otherwise.
+void RoundOperands(Products products, std::vector<double>& values, std::vector<double>& low);
 
 // y[r, n] = sum_k x[r, k] w[n, k] and magnitude[r, n] = sum_k |x[r, k] w[n, k]| for n in the
 // half-open range. x: [rows, size] fp64. w: [outs, size] as stored, each value rounded to `dtype`

@@ -121,41 +121,54 @@ struct Scored {
   bool words = false, shape = false;
 };
 
-Scored ScoreOf(const Words& theirs, const Shape& shape, const ModelTensor& ours) {
-  const Words words = WordsOf(ours.name);
-  if (theirs.number != words.number) return {};
-  std::vector<std::string> common;
-  std::set_intersection(theirs.words.begin(), theirs.words.end(), words.words.begin(),
-                        words.words.end(), std::back_inserter(common));
-  std::erase(common, "layer");
-  const size_t all = theirs.words.size() + words.words.size() - common.size();
-  const int like = Likeness(shape, ours.shape);
-  Scored scored;
-  scored.words = !common.empty();
-  scored.shape = like > 0;
-  scored.score = all == 0 ? 0 : 4.0 * static_cast<double>(common.size()) / static_cast<double>(all);
-  scored.score += like;
-  return scored;
-}
-
-const ModelTensor* Best(const NamedTensor& tensor, const std::vector<ModelTensor>& expected,
-                        Scored* best) {
-  const Words words = WordsOf(tensor.name);
-  const ModelTensor* found = nullptr;
-  for (const ModelTensor& ours : expected) {
-    const Scored scored = ScoreOf(words, tensor.view.shape, ours);
-    if (!scored.words || scored.score <= best->score) continue;
-    *best = scored;
-    found = &ours;
+// The names to choose from, with their words.
+class Names {
+ public:
+  explicit Names(const std::vector<ModelTensor>& expected) : expected_(expected) {
+    for (const ModelTensor& tensor : expected) {
+      words_.push_back(WordsOf(tensor.name));
+      known_.insert(tensor.name);
+    }
   }
-  constexpr double kEnough = 1.5;
-  return best->score >= kEnough ? found : nullptr;
-}
 
-bool Expected(const std::vector<ModelTensor>& expected, const std::string& name) {
-  return std::any_of(expected.begin(), expected.end(),
-                     [&](const ModelTensor& e) { return e.name == name; });
-}
+  bool Knows(const std::string& name) const { return known_.contains(name); }
+
+  // The one that is most like `tensor`, whose words are `words`; null when none is like enough.
+  const ModelTensor* Best(const NamedTensor& tensor, const Words& words, Scored* best) const {
+    const ModelTensor* found = nullptr;
+    for (size_t i = 0; i < expected_.size(); ++i) {
+      const Scored scored = ScoreOf(words, tensor.view.shape, i);
+      if (!scored.words || scored.score <= best->score) continue;
+      *best = scored;
+      found = &expected_[i];
+    }
+    constexpr double kEnough = 1.5;
+    return best->score >= kEnough ? found : nullptr;
+  }
+
+ private:
+  Scored ScoreOf(const Words& theirs, const Shape& shape, size_t index) const {
+    const Words& words = words_[index];
+    if (theirs.number != words.number) return {};
+    std::vector<std::string> common;
+    std::set_intersection(theirs.words.begin(), theirs.words.end(), words.words.begin(),
+                          words.words.end(), std::back_inserter(common));
+    std::erase(common, "layer");
+    const size_t all = theirs.words.size() + words.words.size() - common.size();
+    const int like = Likeness(shape, expected_[index].shape);
+    Scored scored;
+    scored.words = !common.empty();
+    scored.shape = like > 0;
+    scored.score =
+        all == 0 ? 0 : 4.0 * static_cast<double>(common.size()) / static_cast<double>(all);
+    scored.score += like;
+    return scored;
+  }
+
+  const std::vector<ModelTensor>& expected_;
+  std::vector<Words> words_;  // parallel
+  std::set<std::string, std::less<>> known_;
+};
 
 std::string WithPlaceholder(const std::string& name, const std::string& number) {
   if (number.empty()) return name;
@@ -173,11 +186,12 @@ std::string WithPlaceholder(const std::string& name, const std::string& number) 
 
 std::vector<Suggestion> SuggestNames(const TensorFile& file,
                                      const std::vector<ModelTensor>& expected) {
+  const Names names(expected);
   std::vector<Suggestion> suggestions;
   for (const NamedTensor& tensor : file.tensors) {
-    if (Expected(expected, tensor.name)) continue;
+    if (names.Knows(tensor.name)) continue;
     Scored scored;
-    const ModelTensor* best = Best(tensor, expected, &scored);
+    const ModelTensor* best = names.Best(tensor, WordsOf(tensor.name), &scored);
     const std::string why =
         best == nullptr ? "nothing is called like it"
         : scored.shape  ? "its words and its shape"
@@ -189,6 +203,7 @@ std::vector<Suggestion> SuggestNames(const TensorFile& file,
 }
 
 std::string SuggestMap(const TensorFile& file, const std::vector<ModelTensor>& expected) {
+  const Names names(expected);
   OrderedJson map;
   OrderedJson metadata = OrderedJson::object(), rules = OrderedJson::array();
   for (const char* key : {"input_ids", "dtype"}) {
@@ -197,10 +212,11 @@ std::string SuggestMap(const TensorFile& file, const std::vector<ModelTensor>& e
   std::set<std::string> seen, targets;
   OrderedJson skip = OrderedJson::array();
   for (const NamedTensor& tensor : file.tensors) {
-    if (Expected(expected, tensor.name)) continue;
+    if (names.Knows(tensor.name)) continue;
     Scored scored;
-    const ModelTensor* best = Best(tensor, expected, &scored);
-    const std::string number = WordsOf(tensor.name).number;
+    const Words words = WordsOf(tensor.name);
+    const ModelTensor* best = names.Best(tensor, words, &scored);
+    const std::string& number = words.number;
     const std::string from = WithPlaceholder(tensor.name, number);
     if (!seen.insert(from).second) continue;
     if (best == nullptr || !targets.insert(best->name).second) {
