@@ -20,7 +20,6 @@ import argparse
 import itertools
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,18 +28,17 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from random_models import SHAPES, random_shape, random_tokens
+from random_models import random_shape, random_tokens  # it sets the paths of the others
 
-from cases import bug_cases
-from checker import binary
+import cases
+import checker
 from faults import ACCUMULATORS, BUGS, CHAINS, Plan
 from make_checkpoints import prompt, write_checkpoint
+from samebits import load_trace
 
 DTYPES = ("float32", "bfloat16")
 # The healthy habits of a port that may be combined; one place for the scale.
 SCALES = ("scale-before-cast", "scores-fp32", "scale-bf16")
-LAYER_OUTPUTS = "layers"
-LOGITS = "logits"
 
 
 @dataclass
@@ -55,18 +53,16 @@ class Outcome:
 
 def check(model: Path, trace: Path) -> Outcome:
     begin = time.perf_counter()
-    done = subprocess.run(
-        [binary(), "check", model, trace, "--json"], capture_output=True, text=True, check=False
-    )
-    if done.returncode not in (0, 1, 2) or not done.stdout:
-        return Outcome([], None, f"failed: {done.stderr[:200]}", done.returncode, [], 0)
-    report = json.loads(done.stdout)
+    try:
+        report = checker.check(model, trace)
+    except AssertionError as error:
+        return Outcome([], None, f"failed: {error}", -1, [], 0)
     return Outcome(
-        sorted({f["cause"] for f in report["findings"]}),
-        report["first_divergence"],
-        report["verdict"],
-        done.returncode,
-        sorted({c["chain"] for c in report["chains"]}),
+        report.causes,
+        report.json["first_divergence"],
+        report.json["verdict"],
+        report.exit_code,
+        sorted({c["chain"] for c in report.json["chains"]}),
         round(time.perf_counter() - begin, 2),
     )
 
@@ -77,31 +73,18 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 
 
-def first_difference(one: Path, other: Path, graph: list[str]) -> str | None:
-    (a, a_data), (b, b_data) = read(one), read(other)
-    for name in graph:
-        x, y = a.get(name), b.get(name)
-        if (x is None) != (y is None):
-            return name
-        if x is None or y is None:
-            continue
-        if x["shape"] != y["shape"] or x["dtype"] != y["dtype"]:
-            return name
-        (i, j), (k, m) = x["data_offsets"], y["data_offsets"]
-        if a_data[i:j] != b_data[k:m]:
-            return name
-    return None
+def first_difference(shape: str, one: Path, other: Path) -> str | None:
+    return cases.first_difference(shape, load_trace(one), load_trace(other))
 
 
-def keep(path: Path, out: Path, part: str) -> None:
-    """A trace with the layer outputs only, or the logits only."""
+def keep_layers(path: Path, out: Path) -> None:
+    """A trace with the layer outputs only."""
     header, data = read(path)
     metadata = header.pop("__metadata__")
     kept: dict[str, Any] = {}
     blocks, at = [], 0
     for name, entry in header.items():
-        layer = name.startswith("model.layers.") and name.count(".") == 2
-        if not (layer if part == LAYER_OUTPUTS else name == "lm_head"):
+        if not name.startswith("model.layers.") or name.count(".") != 2:
             continue
         begin, end = entry["data_offsets"]
         kept[name] = {**entry, "data_offsets": [at, at + end - begin]}
@@ -110,20 +93,6 @@ def keep(path: Path, out: Path, part: str) -> None:
     text = json.dumps({"__metadata__": metadata, **kept}).encode()
     text += b" " * (-len(text) % 8)
     out.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blocks))
-
-
-def graph_names(shape: str) -> list[str]:
-    parts = [
-        "input_layernorm", *(f"self_attn.{p}" for p in (
-            "q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "scores",
-            "probs", "context", "o_proj")),
-        "attn_residual", "post_attention_layernorm",
-        *(f"mlp.{p}" for p in ("gate_proj", "up_proj", "act", "gated", "down_proj")), "",
-    ]  # fmt: skip
-    names = ["model.embed_tokens", "model.rotary.cos", "model.rotary.sin"]
-    for n in range(SHAPES[shape].num_hidden_layers):
-        names += [f"model.layers.{n}.{part}".removesuffix(".") for part in parts]
-    return [*names, "model.norm", "lm_head"]
 
 
 class Suite:
@@ -172,9 +141,11 @@ class Suite:
         for dtype in DTYPES:
             healthy: Path | None = None
             # All have the seed's prompt, whatever the fixed cases ask for.
-            cases = [case for case in bug_cases(shape, dtype) if case.tokens <= max(64, len(ids))]
-            for cause in sorted({str(case.cause) for case in cases}):
-                variants = [case.bug for case in cases if case.cause == cause]
+            planted = [
+                case for case in cases.bug_cases(shape, dtype) if case.tokens <= max(64, len(ids))
+            ]
+            for cause in sorted({str(case.cause) for case in planted}):
+                variants = [case.bug for case in planted if case.cause == cause]
                 bug = variants[seed % len(variants)]
                 if sparse and (cause.startswith("trace-") or not self._acts_on_one_op(cause)):
                     continue
@@ -183,7 +154,7 @@ class Suite:
                     continue
                 healthy = healthy or self.port(seed, dtype, Plan.parse(), "healthy")
                 trace = self.port(seed, dtype, Plan.parse(bug), "planted")
-                expected = first_difference(healthy, trace, graph_names(shape))
+                expected = first_difference(shape, healthy, trace)
                 if expected is None and not cause.startswith("trace-"):
                     self.no_effect(name, "sparse" if sparse else "single", [cause])
                     continue
@@ -204,9 +175,9 @@ class Suite:
     def _sparse(self, name: str, folder: Path, trace: Path, healthy: Path, cause: str,
                 shape: str) -> None:  # fmt: skip
         small, small_healthy = self.folder / "small.safetensors", self.folder / "ok.safetensors"
-        keep(trace, small, LAYER_OUTPUTS)
-        keep(healthy, small_healthy, LAYER_OUTPUTS)
-        expected = first_difference(small_healthy, small, graph_names(shape))
+        keep_layers(trace, small)
+        keep_layers(healthy, small_healthy)
+        expected = first_difference(shape, small_healthy, small)
         if expected is None:  # behind the layers
             self.no_effect(name, "sparse", [cause])
             return
@@ -233,7 +204,7 @@ class Suite:
                 trace = self.folder / "torch.safetensors"
                 plant_torch.record(shape, folder, planted, dtype, ids, trace,
                                    copy=self.folder / "copy")  # fmt: skip
-                expected = first_difference(healthy, trace, graph_names(shape))
+                expected = first_difference(shape, healthy, trace)
                 if expected is None:
                     self.no_effect(name, "torch", [cause])
                     continue
@@ -278,9 +249,11 @@ class Suite:
         shape, folder, _ = self.checkpoint(seed % 20)
         chosen = random.Random(seed)
         dtype = DTYPES[seed % 2]
-        cases = [c for c in bug_cases(shape, dtype) if not str(c.cause).startswith("trace-")]
+        planted = [
+            c for c in cases.bug_cases(shape, dtype) if not str(c.cause).startswith("trace-")
+        ]
         for attempt in range(20):
-            one, other = chosen.sample(cases, 2)
+            one, other = chosen.sample(planted, 2)
             if one.cause == other.cause or BUGS[str(one.cause)] is BUGS[str(other.cause)]:
                 continue
             bugs = [one.bug, other.bug]
@@ -288,11 +261,10 @@ class Suite:
             if name in self.done:
                 return
             both = self.port(seed % 20, dtype, Plan.parse(",".join(bugs)), "both")
-            graph = graph_names(shape)
             # Each must matter where the other is.
             alone = [self.port(seed % 20, dtype, Plan.parse(bug), f"alone{i}")
                      for i, bug in enumerate(bugs)]  # fmt: skip
-            if any(first_difference(both, trace, graph) is None for trace in alone):
+            if any(first_difference(shape, both, trace) is None for trace in alone):
                 continue
             outcome = check(folder, both)
             wanted = sorted({str(one.cause), str(other.cause)})

@@ -67,6 +67,5 @@ def test_traces_are_compared_bit_by_bit(suite: run.Suite) -> None:
     one = suite.port(SEED, "float32", plan(), "one")
     other = suite.port(SEED, "float32", plan(), "other")
     wrong = suite.port(SEED, "float32", plan("attention-scale:missing"), "wrong")
-    names = run.graph_names(shape)
-    assert run.first_difference(one, other, names) is None
-    assert run.first_difference(one, wrong, names) == "model.layers.0.self_attn.scores"
+    assert run.first_difference(shape, one, other) is None
+    assert run.first_difference(shape, one, wrong) == "model.layers.0.self_attn.scores"

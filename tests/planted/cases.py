@@ -19,9 +19,12 @@ for folder in ("python", "examples/jax_port", "tests/planted"):
     if str(ROOT / folder) not in sys.path:
         sys.path.insert(0, str(ROOT / folder))
 
+import numpy as np  # noqa: E402
+
 import port  # noqa: E402
 from faults import BOTH, BUGS, CHAINS, Plan  # noqa: E402
 from make_checkpoints import SHAPES, prompt, write_checkpoint  # noqa: E402
+from samebits import Trace  # noqa: E402
 
 TOKENS = 32
 # Below one step of bfloat16 the statistics need more values.
@@ -66,6 +69,39 @@ class Case:
         plan = Plan.parse(self.bug, self.chains, self.layers)
         port.run(checkpoints / self.shape, prompt(self.shape, self.tokens), self.dtype, plan, out)
         return out
+
+
+LAYER_NODES = (
+    "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+    "self_attn.q_norm", "self_attn.k_norm",
+    "self_attn.q_rope", "self_attn.k_rope", "self_attn.scores", "self_attn.probs",
+    "self_attn.context", "self_attn.o_proj", "attn_residual", "post_attention_layernorm",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.act", "mlp.gated", "mlp.down_proj", "",
+)  # fmt: skip
+
+
+def node_names(shape: str) -> list[str]:
+    """Every node of the trace format, in the order of execution."""
+    names = ["model.embed_tokens", "model.rotary.cos", "model.rotary.sin"]
+    for n in range(SHAPES[shape].num_hidden_layers):
+        nodes = [*LAYER_NODES]
+        if not SHAPES[shape].has("qk_norm"):
+            nodes = [node for node in nodes if not node.endswith(("q_norm", "k_norm"))]
+        names += [f"model.layers.{n}.{node}".removesuffix(".") for node in nodes]
+    return [*names, "model.norm", "lm_head"]
+
+
+def first_difference(shape: str, one: Trace, other: Trace) -> str | None:
+    """The first node of which the traces have other bits, or only one has a tensor."""
+    for name in node_names(shape):
+        a, b = one.get(name), other.get(name)
+        if a is None or b is None:
+            if a is not b:
+                return name
+            continue
+        if (a.dtype, a.shape) != (b.dtype, b.shape) or not np.array_equal(a.bits, b.bits):
+            return name
+    return None
 
 
 def bug_cases(shape: str, dtype: str) -> list[Case]:

@@ -10,37 +10,19 @@ import numpy as np
 import pytest
 
 import cases
-from cases import OLD_SHAPES, Case, bug_cases, chain_cases, is_short, layer_cases
+from cases import (
+    OLD_SHAPES,
+    Case,
+    bug_cases,
+    chain_cases,
+    first_difference,
+    is_short,
+    layer_cases,
+    node_names,
+)
 from faults import BOTH, CHAINS
 from make_checkpoints import SHAPES, prompt
 from samebits import Trace, load_trace
-
-LAYER_NODES = (
-    "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-    "self_attn.q_norm", "self_attn.k_norm",
-    "self_attn.q_rope", "self_attn.k_rope", "self_attn.scores", "self_attn.probs",
-    "self_attn.context", "self_attn.o_proj", "attn_residual", "post_attention_layernorm",
-    "mlp.gate_proj", "mlp.up_proj", "mlp.act", "mlp.gated", "mlp.down_proj", "",
-)  # fmt: skip
-
-
-def node_names(shape: str) -> list[str]:
-    """Every node of the trace format, in the order of execution."""
-    names = ["model.embed_tokens", "model.rotary.cos", "model.rotary.sin"]
-    for n in range(SHAPES[shape].num_hidden_layers):
-        nodes = [*LAYER_NODES]
-        if not SHAPES[shape].has("qk_norm"):
-            nodes = [node for node in nodes if not node.endswith(("q_norm", "k_norm"))]
-        names += [f"model.layers.{n}.{node}".removesuffix(".") for node in nodes]
-    return [*names, "model.norm", "lm_head"]
-
-
-def first_difference(shape: str, one: Trace, other: Trace) -> str | None:
-    for name in node_names(shape):
-        a, b = one[name], other[name]
-        if (a.dtype, a.shape) != (b.dtype, b.shape) or not np.array_equal(a.bits, b.bits):
-            return name
-    return None
 
 
 @pytest.mark.parametrize("dtype", BOTH)
