@@ -37,7 +37,7 @@ format:  ## clang-format on all C++ files
 tidy:  ## clang-tidy on all C++ files
 	@tools/install_dependencies.sh build tidy
 	$(call configure,release)
-	@tools/tidy.sh build/release $(JOBS)
+	@tools/tidy.py build/release $(JOBS)
 
 sanitize:  ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/install_dependencies.sh build

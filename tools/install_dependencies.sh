@@ -12,7 +12,7 @@ for group in "$@"; do
                       libedit-dev libgtest-dev libgmock-dev libsimdjson-dev libpcre2-dev
                       libssl-dev libzip-dev) ;;
     format) packages+=(clang-format-14) ;;
-    tidy) packages+=(clang-tidy-14) ;;
+    tidy) packages+=(clang-tidy-14 git python3) ;;
     fuzz) packages+=(clang-14 libclang-rt-14-dev) ;;
     bench) packages+=(libbenchmark-dev) ;;
     ci) packages+=(ccache git) ;;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
@@ -27,10 +29,9 @@ std::vector<ModelTensor> ModelTensors(const Graph& graph, int64_t tokens) {
 
 std::vector<Suggestion> FindUnmatched(const std::string& path, const std::string& map,
                                       const Graph& graph, const Trace& trace) {
-  TensorFile file;
-  file.path = path;
-  for (const NamedTensor& tensor : trace.tensors()) file.tensors.push_back(tensor);
-  std::vector<Suggestion> found = SuggestNames(file, ModelTensors(graph, trace.tokens()));
+  if (trace.tensors().empty()) Fail(ErrorCode::kBadInput, "{}: no tensors", path);
+  std::vector<Suggestion> found =
+      SuggestNames(trace.tensors(), ModelTensors(graph, trace.tokens()));
   if (found.size() < trace.tensors().size()) return found;
   std::string text;
   constexpr size_t kShown = 5;
@@ -46,28 +47,20 @@ std::vector<Suggestion> FindUnmatched(const std::string& path, const std::string
 
 void PrintSuggestedMap(const std::string& path, const Graph& graph) {
   const TensorFile file = OpenTensorFile(path);
-  int64_t tokens = 0;
-  if (const auto ids = file.metadata.find("input_ids"); ids != file.metadata.end()) {
-    const Json list = ParseJson(ids->second, path + ": 'input_ids'");
-    if (list.is_array() && !list.empty()) {
-      tokens = static_cast<int64_t>(list[0].is_array() ? list[0].size() : list.size());
+  std::optional<int64_t> tokens = file.StatedTokens();
+  if (!tokens) {  // what most tensors begin with
+    std::map<int64_t, int> firsts;
+    for (const NamedTensor& tensor : file.tensors) {
+      const auto first = std::find_if(tensor.view.shape.begin(), tensor.view.shape.end(),
+                                      [](int64_t size) { return size > 1; });
+      if (first != tensor.view.shape.end()) ++firsts[*first];
     }
+    const auto most =
+        std::max_element(firsts.begin(), firsts.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    tokens = most == firsts.end() ? 1 : most->first;
   }
-  // Without ids the tokens are what most tensors begin with.
-  std::map<int64_t, int> firsts;
-  for (const NamedTensor& tensor : file.tensors) {
-    for (const int64_t size : tensor.view.shape) {
-      if (size <= 1) continue;
-      ++firsts[size];
-      break;
-    }
-  }
-  for (const auto& [size, count] : firsts) {
-    if (tokens == 0 || (count > firsts[tokens] && !file.metadata.contains("input_ids"))) {
-      tokens = size;
-    }
-  }
-  fmt::print("{}\n", SuggestMap(file, ModelTensors(graph, std::max<int64_t>(1, tokens))));
+  fmt::print("{}\n", SuggestMap(file, ModelTensors(graph, std::max<int64_t>(1, *tokens))));
 }
 
 }  // namespace samebits

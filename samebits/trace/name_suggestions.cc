@@ -184,11 +184,11 @@ std::string WithPlaceholder(const std::string& name, const std::string& number) 
 
 }  // namespace
 
-std::vector<Suggestion> SuggestNames(const TensorFile& file,
+std::vector<Suggestion> SuggestNames(const std::vector<NamedTensor>& tensors,
                                      const std::vector<ModelTensor>& expected) {
   const Names names(expected);
   std::vector<Suggestion> suggestions;
-  for (const NamedTensor& tensor : file.tensors) {
+  for (const NamedTensor& tensor : tensors) {
     if (names.Knows(tensor.name)) continue;
     Scored scored;
     const ModelTensor* best = names.Best(tensor, WordsOf(tensor.name), &scored);

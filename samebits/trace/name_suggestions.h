@@ -19,8 +19,8 @@ struct Suggestion {
   std::string why;         // "its words and its shape"
 };
 
-// For each tensor of the file whose name is not expected.
-std::vector<Suggestion> SuggestNames(const TensorFile& file,
+// For each tensor of a file whose name is not expected.
+std::vector<Suggestion> SuggestNames(const std::vector<NamedTensor>& tensors,
                                      const std::vector<ModelTensor>& expected);
 
 // A map file (docs/trace-map.md) with a rule for each suggestion, to be read and corrected.

@@ -45,7 +45,7 @@ class NpzTest : public testing::Test {
  protected:
   std::string Write(const std::vector<std::pair<std::string, std::string>>& arrays,
                     bool deflate = false) {
-    const std::string path = folder_ / "t.npz";
+    std::string path = folder_ / "t.npz";
     int code = 0;
     zip_t* archive = zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code);
     for (const auto& [name, bytes] : arrays) {

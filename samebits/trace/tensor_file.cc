@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <span>
 
+#include "samebits/base/json.h"
 #include "samebits/checkpoint/safetensors.h"
 #include "samebits/trace/npz.h"
 
@@ -16,6 +17,14 @@ const TensorView* TensorFile::Find(std::string_view name) const {
       tensors.begin(), tensors.end(), name,
       [](const NamedTensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
   return found == tensors.end() || found->name != name ? nullptr : &found->view;
+}
+
+std::optional<int64_t> TensorFile::StatedTokens() const {
+  const auto ids = metadata.find("input_ids");
+  if (ids == metadata.end()) return std::nullopt;
+  const Json list = ParseJson(ids->second, path + ": 'input_ids'");
+  if (!list.is_array() || list.empty()) return 0;
+  return static_cast<int64_t>(list[0].is_array() ? list[0].size() : list.size());
 }
 
 TensorFile FromSafetensors(const std::shared_ptr<const SafetensorsFile>& file) {

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct TensorFile {
   std::vector<std::shared_ptr<const void>> owned;  // keeps the data alive
 
   const TensorView* Find(std::string_view name) const;  // null when absent
+  // Of each sequence, as the metadata's input_ids have it; nothing without them. Throws
+  // Error(kBadInput) when they are no JSON; what kind they are is for whoever needs more.
+  std::optional<int64_t> StatedTokens() const;
 };
 
 // The tensors of a file that stays open as long as they are used.

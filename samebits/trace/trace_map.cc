@@ -243,7 +243,12 @@ class Mapper {
     result_.metadata = file_.metadata;
     for (const auto& [key, value] : map_.metadata) result_.metadata[key] = value;
     result_.metadata.try_emplace("format", "samebits-trace-1");
-    tokens_ = Tokens();
+    const std::optional<int64_t> tokens = result_.StatedTokens();
+    if (!tokens) {
+      Fail(ErrorCode::kBadInput, "{}: no 'input_ids', and none in 'metadata' of {}", file_.path,
+           map_.path);
+    }
+    tokens_ = *tokens;  // 0 for what is no list: the trace will say so
     std::set<size_t> used;
     for (const NamedTensor& tensor : file_.tensors) Map(tensor, used);
     for (size_t i = 0; i < map_.rules.size(); ++i) {
@@ -257,17 +262,6 @@ class Mapper {
   }
 
  private:
-  int64_t Tokens() const {
-    const auto ids = result_.metadata.find("input_ids");
-    if (ids == result_.metadata.end()) {
-      Fail(ErrorCode::kBadInput, "{}: no 'input_ids', and none in 'metadata' of {}", file_.path,
-           map_.path);
-    }
-    const Json list = ParseJson(ids->second, file_.path + ": 'input_ids'");
-    if (!list.is_array() || list.empty()) return 0;  // the trace will say so
-    return static_cast<int64_t>(list[0].is_array() ? list[0].size() : list.size());
-  }
-
   void Map(const NamedTensor& tensor, std::set<size_t>& used) {
     const std::string place = fmt::format("{}: tensor {}", file_.path, Excerpt(Json(tensor.name)));
     const bool skipped = std::any_of(map_.skip.begin(), map_.skip.end(), [&](const std::string& s) {

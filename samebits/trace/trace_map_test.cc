@@ -127,7 +127,7 @@ TEST_F(TraceMapTest, SuggestsNamesAndAMapThatWorks) {
                                          {"model.layers.1.self_attn.q_proj", {3, 8}},
                                          {"model.layers.0.self_attn.k_proj", {3, 4}},
                                          {"model.norm", {3, 4}}};
-  const auto found = SuggestNames(foreign, ours);
+  const auto found = SuggestNames(foreign.tensors, ours);
   ASSERT_EQ(found.size(), 4);
   EXPECT_EQ(found[0].suggestion, "model.layers.0.self_attn.q_proj");
   EXPECT_EQ(found[1].suggestion, "model.layers.1.self_attn.q_proj");
