@@ -189,6 +189,11 @@ BUGS: dict[str, Bug] = {
     "gqa-head-order": Bug(
         "tile for repeat: head h reads KV head h mod n", {"default": "{L}.self_attn.scores"}
     ),
+    "cache-low-precision": Bug(
+        "k and v kept in float16 or bfloat16 by a model that runs in float32",
+        {"f16": "{L}.self_attn.scores", "bf16": "{L}.self_attn.scores"},
+        ("float32",),
+    ),
     "softcap": Bug(
         "scores capped at 50, or logits at 30, with tanh, as Gemma 2 does",
         {"scores": "{L}.self_attn.scores", "logits": "lm_head"},

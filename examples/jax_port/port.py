@@ -444,6 +444,9 @@ class Model:
         k = self.rope(f"{name}.k_rope", k, cos, sin)
         if after:
             q, k = self.rms_norm(f"{name}.q_norm", q), self.rms_norm(f"{name}.k_norm", k)
+        if narrow := self.plan.bug("cache-low-precision", layer_of(layer)):
+            kept = jnp.float16 if narrow == "f16" else jnp.bfloat16
+            k, v = k.astype(kept).astype(self.dtype), v.astype(kept).astype(self.dtype)
         groups = c.heads // c.kv_heads
         if self.plan.bug("gqa-head-order", layer_of(layer)):
             k, v = (jnp.tile(a, (1, groups, 1)) for a in (k, v))

@@ -40,10 +40,22 @@ void TiledHypothesis(const Replay& base, Hypotheses& list) {
                 "head h reads key-value head h mod n instead of h div group", tiled);
 }
 
+// In bfloat16 a float16 cache loses nothing that shows: its eleven bits hold bfloat16's eight.
+void CacheHypotheses(const Replay& base, const ReplaySource& source, Hypotheses& list) {
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    if (source.dtype == DType::kBF16 || source.dtype == dtype) continue;
+    Replay r = base;
+    r.cache_dtype = dtype;
+    AddHypothesis(list, "cache-low-precision",
+                  fmt::format("reads k and v from a cache in {}", ModelDTypeName(dtype)), r);
+  }
+}
+
 }  // namespace
 
 void ScoresHypotheses(const Replay& base, const ReplaySource& source, Hypotheses& list) {
   TiledHypothesis(base, list);
+  CacheHypotheses(base, source, list);
   for (double scale : ScaleCandidates(base, source)) {
     list.push_back(WithValue(
         {"attention-scale", "", base, {}, static_cast<double>(base.node.attributes.scale)}, scale));
@@ -92,8 +104,9 @@ void ProbsHypotheses(const Replay& base, const ReplaySource& source, Hypotheses&
   }
 }
 
-void ContextHypotheses(const Replay& base, const ReplaySource&, Hypotheses& list) {
+void ContextHypotheses(const Replay& base, const ReplaySource& source, Hypotheses& list) {
   TiledHypothesis(base, list);
+  CacheHypotheses(base, source, list);
   for (const bool output : {false, true}) {
     for (const bool input : {false, true}) {
       if (!output && !input) continue;

@@ -118,10 +118,11 @@ struct Replay {
   double frequency_dim = 0;      // denominator of the exponents of theta; 0: head_dim
   RotaryRounding rotary_rounding = RotaryRounding::kNone;
   DType rotary_dtype = DType::kBF16;
-  bool heads_minor = false;         // reads [head_dim, heads] where [heads, head_dim] stands
-  bool heads_minor_output = false;  // of context
-  bool rotates_v = false;           // of context
-  bool drops_first = false;         // kAdd: the residual is left out
+  bool heads_minor = false;          // reads [head_dim, heads] where [heads, head_dim] stands
+  bool heads_minor_output = false;   // of context
+  bool rotates_v = false;            // of context
+  std::optional<DType> cache_dtype;  // k and v were rounded to this dtype, as a cache keeps them
+  bool drops_first = false;          // kAdd: the residual is left out
   Softcap softcap;
   bool weight_transposed = false;
   int bias_times = 1;

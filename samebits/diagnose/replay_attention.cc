@@ -38,8 +38,20 @@ struct Operands {
   bool split() const { return !low.empty(); }
 };
 
-// v of all keys [S, K, D], as the port reads it.
-std::vector<double> Values(const ReplayContext& c) {
+// As they come back from a cache of a narrower dtype, if the port has one.
+std::vector<double> FromCache(const ReplayContext& c, std::vector<double> values) {
+  if (c.replay.cache_dtype) {
+    for (double& v : values) v = RoundToDType(v, *c.replay.cache_dtype);
+  }
+  return values;
+}
+
+// k of all keys [S, K, D], as the port reads it.
+std::vector<double> Keys(const ReplayContext& c) {
+  return FromCache(c, GatherRows(c.Input(1), {0, c.source.tokens()}, false));
+}
+
+std::vector<double> ProjectedValues(const ReplayContext& c) {
   const Attributes& a = c.attributes();
   const int64_t keys = c.source.tokens(), width = a.kv_heads * a.head_dim;
   std::vector<double> v = GatherRows(c.Input(2), {0, keys}, false);
@@ -64,13 +76,16 @@ std::vector<double> Values(const ReplayContext& c) {
   return v;
 }
 
+// v of all keys [S, K, D], as the port reads it.
+std::vector<double> Values(const ReplayContext& c) { return FromCache(c, ProjectedValues(c)); }
+
 }  // namespace
 
 Expectation EvaluateScores(const ReplayContext& c) {
   const Attributes& a = c.attributes();
   const int64_t d = a.head_dim, keys = c.source.tokens(), rows = c.rows.size();
   std::vector<double> q = c.InputRows(0);
-  std::vector<double> k = GatherRows(c.Input(1), {0, keys}, false);
+  std::vector<double> k = Keys(c);
   const double scale = a.scale;
   const ScalePlace place = c.fp32() ? ScalePlace::kBeforeRounding : c.replay.scale_place;
   if (place == ScalePlace::kOnQuery) {
@@ -216,7 +231,7 @@ Expectation EvaluateFusedAttention(const ReplayContext& c) {
   const Attributes& a = c.attributes();
   const int64_t d = a.head_dim, keys = c.source.tokens(), rows = c.rows.size();
   const std::vector<double> q = c.InputRows(0);
-  const std::vector<double> k = GatherRows(c.Input(1), {0, keys}, false), v = Values(c);
+  const std::vector<double> k = Keys(c), v = Values(c);
   const bool rounded = c.replay.fused == FusedAttention::kRoundedWeights;
   Expectation e;
   e.columns = a.heads * d;

@@ -5,6 +5,8 @@ The folder is named by SMOLLM2; tools/get_smollm2.py makes it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,20 @@ def test_transformers_bfloat16_trace(
     assert len(report["nodes"]) > 30 * 15
     grades = {node["name"]: node["grade"] for node in report["nodes"]}
     assert {n: g for n, g in grades.items() if g not in ("identical", "rounding")} == {}
+
+
+@pytest.mark.parametrize("cache", ["f32", "f16"])
+def test_ggml_order(smollm2: Path, samebits_program: Any, tmp_path: Path, cache: str) -> None:
+    """Sums as llama.cpp's are rounding; its float16 cache is named."""
+    path = tmp_path / "ggml.safetensors"
+    port = Path(__file__).parents[2] / "examples" / "ggml_order" / "port.py"
+    ids = "504,3575,282,4649,314,7042,28,284,260,4626,338,7313"
+    subprocess.run([sys.executable, port, smollm2, ids, path, "--cache", cache], check=True)
+    report = samebits_program.json("check", smollm2, path, exit_code=0 if cache == "f32" else 1)
+    causes = {finding["cause"] for finding in report["findings"]}
+    assert causes == (set() if cache == "f32" else {"cache-low-precision"})
+    wrong = {node["name"].split(".")[-1] for node in report["nodes"] if node["grade"] == "bug"}
+    assert wrong == (set() if cache == "f32" else {"scores", "context"})
 
 
 def test_chat_template_and_tokenizer(smollm2: Path, tokenizer: Any, samebits_program: Any) -> None:
