@@ -2,12 +2,12 @@
 
     python examples/ggml_order/port.py MODEL PROMPT_IDS OUT.safetensors [--cache f32]
 
-Independent of samebits but for the one-line taps. What is taken over from ggml (AVX-512 build,
-facts only): a dot product runs in 4 accumulators of 16 lanes with fused multiply-add, which are
-added in a tree; sums of squares and of exponentials are float64; cos and sin come from an angle
-that is multiplied up in float32 from pair to pair; the probabilities are multiplied by the
-reciprocal of their sum; K and V lie in the cache as float16 unless --cache f32 is given. Left
-out: ggml's own exp, the permuted rows of q and k in a GGUF file, batches.
+Independent of samebits but for the taps and the names of the shards. What is taken over from ggml
+(AVX-512 build, facts only): a dot product runs in 4 accumulators of 16 lanes with fused multiply-
+add, which are added in a tree; sums of squares and of exponentials are float64; cos and sin come
+from an angle that is multiplied up in float32 from pair to pair; the probabilities are multiplied
+by the reciprocal of their sum; K and V lie in the cache as float16 unless --cache f32 is given.
+Left out: ggml's own exp, the permuted rows of q and k in a GGUF file, batches.
 """
 
 from __future__ import annotations

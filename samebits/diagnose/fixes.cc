@@ -76,8 +76,7 @@ std::string FixFor(const std::string& cause) {
       {"head-dim", "Take head_dim from config.json; it is not hidden_size / num_attention_heads."},
       {"cache-low-precision",
        "Keep k and v in the model's dtype (llama.cpp: -ctk f32 -ctv f32), or run the reference "
-       "with "
-       "the same cache."},
+       "with the same cache."},
       {"cache-offset", "A cached step's position is the number of tokens before it."},
       {"trace-tap-point",
        "The port computes the right value and records another: move the tap behind the operation."},

@@ -42,8 +42,9 @@ void TiledHypothesis(const Replay& base, Hypotheses& list) {
 
 // In bfloat16 a float16 cache loses nothing that shows: its eleven bits hold bfloat16's eight.
 void CacheHypotheses(const Replay& base, const ReplaySource& source, Hypotheses& list) {
+  if (source.dtype == DType::kBF16) return;
   for (const DType dtype : {DType::kF16, DType::kBF16}) {
-    if (source.dtype == DType::kBF16 || source.dtype == dtype) continue;
+    if (source.dtype == dtype) continue;
     Replay r = base;
     r.cache_dtype = dtype;
     AddHypothesis(list, "cache-low-precision",
