@@ -13,7 +13,7 @@ struct V {
   struct P {
     __m256i a, b;
   };
-  static constexpr int kRows = 2, kOuts = 2, kDecodeOuts = 4;
+  static constexpr int kRows = 1, kOuts = 4, kDecodeOuts = 4;  // many rows: avx2_linear.h
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 1;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -172,10 +172,13 @@ struct V {
 #include "samebits/kernels/vector_kernels.h"
 //
 #include "samebits/kernels/vector_attention.h"
+//
+#include "samebits/kernels/avx2_linear.h"
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {
-    Isa::kAvx2, &Linear, &RmsNorm, &canonical::Rotary, &Rope, &Attention, &Add, &Multiply, &Silu};
+const Kernels kAvx2Kernels = {Isa::kAvx2, &LinearRows, &RmsNorm, &canonical::Rotary,
+                              &Rope,      &Attention,  &Add,     &Multiply,
+                              &Silu};
 
 }  // namespace samebits
