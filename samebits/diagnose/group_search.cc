@@ -222,7 +222,9 @@ class GroupSearch {
     }
     std::optional<GroupResult> best;
     Explore(judged, best);
-    if (Unexplained(*best)) TryAccumulators(judged, best);
+    // One harmless reason is likelier than two causes together.
+    const Score score = ScoreOf(best->items, best->form);
+    if (score.unexplained > 0 || score.causes > 1) TryAccumulators(judged, best);
     return *best;
   }
 
@@ -310,7 +312,9 @@ class GroupSearch {
           GroupResult explained = ExplainForm(trial, false);
           const Score now = ScoreOf(best->items, best->form);
           const Score then = ScoreOf(explained.items, explained.form);
-          if (then.unexplained * kLikelyFactor <= now.unexplained) best = std::move(explained);
+          if (then < now && then.unexplained * kLikelyFactor <= now.unexplained) {
+            best = std::move(explained);
+          }
         }
       }
     }

@@ -25,7 +25,7 @@ SegmentEdit MakeEdit(const std::string& key,
 bool SpansOperations(const std::string& cause) {
   return cause == "gqa-head-order" || cause == "head-layout" || cause == "rope-interleaved" ||
          cause == "qk-norm" || cause == "layer-order" || cause == "weight-dtype-chain" ||
-         cause == "rope-partial";
+         cause == "rope-partial" || cause == "cache-low-precision";
 }
 
 void AddSpanning(const std::map<std::string, Variants>& by_group, std::vector<SegmentEdit>& edits) {

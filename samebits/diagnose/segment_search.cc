@@ -1,5 +1,7 @@
 #include "samebits/diagnose/segment_search.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -20,6 +22,12 @@ constexpr double kLikelyFactor = 10;
 constexpr double kDoubt = 8;
 
 using Forms = std::map<std::string, Form>;
+
+// What runs with other rounding errors are away from one another.
+struct SegmentNoise {
+  double rms = 0;
+  int64_t differing = 0;
+};
 
 struct Toggle {
   std::string group;
@@ -46,19 +54,21 @@ class SegmentTrials {
       : segment_(segment), source_(source), runner_(segment, source) {}
 
   // Of the runs with other patterns of rounding errors to the one without.
-  double Noise(const Forms& forms) const {
+  SegmentNoise Noise(const Forms& forms) const {
     const std::vector<Replay> steps = Steps(forms);
     const SegmentValues base = runner_.Run(steps);
-    if (base.empty()) return 0;
+    if (base.empty()) return {};
     double most = 0;
+    int64_t differing = 0;
     for (const uint64_t seed : {1, 2, 3, 4, 5, 6}) {
-      const SegmentValues moved = runner_.Run(steps, nullptr, nullptr, seed);
-      most = std::max(most, runner_.Distance(moved, base).rms);
+      const SegmentDistance d = runner_.Distance(runner_.Run(steps, nullptr, nullptr, seed), base);
+      most = std::max(most, d.rms);
+      differing = std::max(differing, d.differing);
     }
     // Two legitimate runs differ by more than one of them from the exact one. And a few runs need
     // not show the seldom values that flip: one in 400 by a step is always allowed.
     const double flips = 0.05 * std::ldexp(1.0, -SignificandBits(source_.dtype));
-    return std::max(1.5 * most, source_.dtype == DType::kF32 ? 0 : flips);
+    return {std::max(1.5 * most, source_.dtype == DType::kF32 ? 0 : flips), differing};
   }
 
   SegmentDistance Distance(const Forms& forms, const std::vector<SegmentEdit>& edits = {}) const {
@@ -223,7 +233,7 @@ class SegmentSearch {
     int64_t done = 0;
     for (SegmentResult& one : result_.segments) {
       if (progress_) progress_(done++, static_cast<int64_t>(result_.segments.size()));
-      if (!one.explained) Explain(one);
+      if (!one.explained || Suspicious(one, one.graph)) Explain(one);
     }
     SpreadCauses();
     for (SegmentResult& one : result_.segments) {
@@ -237,9 +247,17 @@ class SegmentSearch {
     for (SegmentResult& one : result_.segments) {
       const SegmentTrials trials(one.segment, source_);
       one.graph = one.cause = trials.Distance(result_.forms);
-      one.noise = trials.Noise(result_.forms);
+      const SegmentNoise noise = trials.Noise(result_.forms);
+      one.noise = noise.rms;
+      one.noise_differing = noise.differing;
       one.explained = one.graph.rms <= one.noise;
     }
+  }
+
+  // More values differ than by any of the patterns of rounding errors, though by no more. In
+  // float32 nearly all differ anyway.
+  bool Suspicious(const SegmentResult& one, const SegmentDistance& d) const {
+    return source_.dtype != DType::kF32 && 5 * d.differing > 6 * one.noise_differing;
   }
 
   // Chains hold for all segments: looked for in two that need an explanation, kept when they bring
@@ -282,6 +300,10 @@ class SegmentSearch {
   // What was found in another segment first; then the whole list, up to three causes together.
   void Explain(SegmentResult& one) {
     const SegmentTrials trials(one.segment, source_);
+    if (one.explained) {  // and suspicious: chains may be the reason
+      Forms other = result_.forms;
+      if (!Suspicious(one, trials.SearchChains(other, {}, 0))) return;
+    }
     const auto possible = trials.EditsByKey(result_.forms);
     for (const Keys& keys : found_) {
       const auto same = Pick(possible, keys);
@@ -299,14 +321,29 @@ class SegmentSearch {
       auto ranked = trials.RankEdits(forms, edits);
       if (ranked.empty()) return;
       const double before = trials.Distance(forms, edits).rms;
-      constexpr double kStep = 0.7;
-      if (ranked.front().first > kStep * before) break;
+      const std::string same = SameValues(ranked);
       edits.push_back(std::move(ranked.front().second));
+      if (!same.empty())
+        edits.back().what.detail += fmt::format(" ({} gives the same values here)", same);
       // With the cause in place the chains show.
       Forms more = forms;
-      if (trials.SearchChains(more, edits, one.noise).rms < ranked.front().first) forms = more;
+      const double after = trials.SearchChains(more, edits, one.noise).rms;
+      constexpr double kStep = 0.7;
+      if (std::min(after, ranked.front().first) > kStep * before) return;
+      if (after < ranked.front().first) forms = more;
       if (Accept(one, trials, edits, forms)) return;
     }
+  }
+
+  // Causes that this segment does not tell apart from the nearest one.
+  static std::string SameValues(const std::vector<std::pair<double, SegmentEdit>>& ranked) {
+    std::set<std::string> causes;
+    for (const auto& [rms, edit] : ranked) {
+      constexpr double kSame = 1 + 1e-9;
+      if (rms > kSame * ranked.front().first) break;
+      if (edit.what.cause != ranked.front().second.what.cause) causes.insert(edit.what.cause);
+    }
+    return fmt::format("{}", fmt::join(causes, " or "));
   }
 
   // A cause comes from the port's code: it is there in segments, too, that would pass without it,
@@ -347,7 +384,10 @@ class SegmentSearch {
               const std::vector<SegmentEdit>& edits, const Forms& forms) {
     const SegmentDistance d = trials.Distance(forms, edits);
     const bool explained = d.rms <= one.noise;
-    const bool much_nearer = d.rms * kLikelyFactor <= one.graph.rms;
+    const bool much_nearer =
+        d.rms * kLikelyFactor <= one.graph.rms ||
+        (3 * d.rms <= one.graph.rms && kLikelyFactor * static_cast<double>(d.differing) <=
+                                           static_cast<double>(one.graph.differing));
     // What may be noise needs an explanation that is both.
     const bool doubtful = one.graph.rms <= kDoubt * one.noise;
     if (doubtful ? !(explained && much_nearer) : !(explained || much_nearer)) return false;

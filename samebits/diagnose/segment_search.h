@@ -23,11 +23,12 @@ struct SegmentResult {
   Segment segment;
   std::vector<SegmentEdit> edits;  // causes that were found; empty: none needed, or none found
   bool explained = false;          // up to the noise
-  bool doubtful = false;  // beyond the noise, by less than what single flipped values may do
-  SegmentDistance graph;  // as the graph says, under the harmless chains
-  SegmentDistance cause;  // with the edits
-  double noise = 0;       // relative rms that legitimate arithmetic has here
-  bool searched = true;   // false: too expensive to look for a cause
+  bool doubtful = false;        // beyond the noise, by less than what single flipped values may do
+  SegmentDistance graph;        // as the graph says, under the harmless chains
+  SegmentDistance cause;        // with the edits
+  double noise = 0;             // relative rms that legitimate arithmetic has here
+  int64_t noise_differing = 0;  // values that its rounding errors change at most
+  bool searched = true;         // false: too expensive to look for a cause
 };
 
 struct SegmentSearchResult {

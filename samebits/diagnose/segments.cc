@@ -142,7 +142,8 @@ SegmentDistance SegmentRunner::Compare(const TensorView& a, const TensorView& b)
     }
     difference += distance * distance;
     d.max_abs = std::max(d.max_abs, distance);
-    d.max_ulp = std::max(d.max_ulp, distance / (2 * HalfUlp(ours[i], b.dtype)));
+    const double larger = std::max(std::fabs(ours[i]), std::fabs(theirs[i]));
+    d.max_ulp = std::max(d.max_ulp, distance / (2 * HalfUlp(larger, b.dtype)));
   }
   d.rms = size > 0 ? std::sqrt(difference / size) : difference > 0 ? 1.0 : 0.0;
   return d;

@@ -19,28 +19,62 @@ constexpr int kSpins = 2000;
 }  // namespace
 
 struct ThreadPool::Impl {
+  using Function = const std::function<void(int64_t)>;
+
   std::vector<std::thread> workers;
   std::mutex mutex;
   std::condition_variable wake, done;
-  std::atomic<uint64_t> generation{0};  // counts the calls of ParallelFor
-  std::atomic<int64_t> next{0};
-  std::atomic<int> busy{0};  // workers that have not finished this generation
-  int64_t pieces = 0;
-  const std::function<void(int64_t)>* fn = nullptr;
-  std::exception_ptr error;
+  std::atomic<uint64_t> generation{0};  // counts the calls of ParallelFor; set last
   std::atomic<bool> stop{false};
 
-  void RunPieces() {
+  // Of the current call. The ticket holds its generation's low 32 bits and the next piece: who
+  // comes late takes nothing, so that no call waits for a thread that has not come yet.
+  std::atomic<uint64_t> ticket{kClosed};
+  std::atomic<int64_t> pieces{0}, finished{0};
+  std::atomic<Function*> fn{nullptr};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;
+
+  static constexpr uint64_t kClosed = 0xffffffff;  // as the next piece: there is none
+
+  void Open(int64_t count, Function& function) {
+    const uint64_t next = generation.load() + 1;
+    ticket.store(next << 32 | kClosed);  // before the rest: no old ticket meets the new pieces
+    pieces.store(count);
+    fn.store(&function);
+    finished.store(0);
+    failed.store(false);
+    error = nullptr;
+    ticket.store(next << 32);
+    const std::scoped_lock lock(mutex);
+    generation.store(next);
+  }
+
+  void RunPieces(uint64_t current) {
     for (;;) {
-      const int64_t piece = next.fetch_add(1);
-      if (piece >= pieces) return;
-      try {
-        (*fn)(piece);
-      } catch (...) {
+      uint64_t taken = ticket.load();
+      if (taken >> 32 != (current & 0xffffffff)) return;
+      const int64_t piece = static_cast<int64_t>(taken & 0xffffffff), count = pieces.load();
+      Function* function = fn.load();
+      if (piece >= count) return;
+      if (!ticket.compare_exchange_weak(taken, taken + 1)) continue;
+      Run(*function, piece);
+      if (finished.fetch_add(1) + 1 == count) {
         const std::scoped_lock lock(mutex);
-        if (!error) error = std::current_exception();
-        next.store(pieces);
+        done.notify_one();
       }
+    }
+  }
+
+  // Behind an exception the other pieces are left out.
+  void Run(Function& function, int64_t piece) {
+    if (failed.load()) return;
+    try {
+      function(piece);
+    } catch (...) {
+      const std::scoped_lock lock(mutex);
+      if (!error) error = std::current_exception();
+      failed.store(true);
     }
   }
 
@@ -54,11 +88,7 @@ struct ThreadPool::Impl {
       }
       seen = generation.load();
       if (stop.load()) return;
-      RunPieces();
-      if (busy.fetch_sub(1) == 1) {
-        const std::scoped_lock lock(mutex);
-        done.notify_one();
-      }
+      RunPieces(seen);
     }
   }
 };
@@ -86,21 +116,17 @@ void ThreadPool::ParallelFor(int64_t pieces, const std::function<void(int64_t)>&
     for (int64_t piece = 0; piece < pieces; ++piece) fn(piece);
     return;
   }
+  SAMEBITS_CHECK(pieces < static_cast<int64_t>(Impl::kClosed), "pieces");
   Impl& impl = *impl_;
-  {
-    const std::scoped_lock lock(impl.mutex);
-    impl.pieces = pieces;
-    impl.fn = &fn;
-    impl.error = nullptr;
-    impl.next.store(0);
-    impl.busy.store(static_cast<int>(impl.workers.size()));
-    impl.generation.fetch_add(1);
-  }
+  impl.Open(pieces, fn);
   impl.wake.notify_all();
-  impl.RunPieces();
-  for (int i = 0; i < kSpins && impl.busy.load() != 0; ++i) __builtin_ia32_pause();
-  std::unique_lock lock(impl.mutex);
-  impl.done.wait(lock, [&] { return impl.busy.load() == 0; });
+  impl.RunPieces(impl.generation.load());
+  const auto all = [&] { return impl.finished.load() == pieces; };
+  for (int i = 0; i < kSpins && !all(); ++i) __builtin_ia32_pause();
+  if (!all()) {
+    std::unique_lock lock(impl.mutex);
+    impl.done.wait(lock, all);
+  }
   if (impl.error) std::rethrow_exception(impl.error);
 }
 

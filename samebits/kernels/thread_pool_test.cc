@@ -42,6 +42,19 @@ TEST(ThreadPool, RegionsFollowOneAnother) {
   }
 }
 
+// A thread that comes late must not take a piece of the next region, nor one twice.
+TEST(ThreadPool, LateThreadsTakeNothing) {
+  ThreadPool pool(7);
+  std::vector<std::atomic<int>> done(64);
+  for (int64_t region = 0; region < 20000; ++region) {
+    const int64_t pieces = 2 + region * 7 % 61;
+    pool.ParallelFor(pieces, [&](int64_t piece) { ++done[static_cast<size_t>(piece)]; });
+    for (int64_t piece = 0; piece < 64; ++piece) {
+      ASSERT_EQ(done[static_cast<size_t>(piece)].exchange(0), piece < pieces ? 1 : 0) << region;
+    }
+  }
+}
+
 TEST(ThreadPool, ThrowsTheErrorOfAPieceAndGoesOn) {
   for (int threads : {1, 2, 7}) {
     ThreadPool pool(threads);
