@@ -13,7 +13,7 @@ struct V {
   struct P {
     __m256i a, b;
   };
-  static constexpr int kRows = 1, kOuts = 4, kDecodeOuts = 4;  // many rows: avx2_linear.h
+  static constexpr int kRows = 1, kOuts = 1, kDecodeOuts = 4;  // many rows: avx2_linear.h
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 1;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

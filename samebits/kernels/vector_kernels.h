@@ -7,7 +7,7 @@
 // 32 bf16), BroadcastPair(p) (two bf16 at p), InterleavePairs(even, odd, n) (null: zeros), Add,
 // Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, ReduceAll (of kScoreSums
 // registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register
-// block of many rows), kDecodeOuts (weight rows at once for a single row), kScoreQueries and
+// block of many rows), kDecodeOuts (weight rows at once for few rows), kScoreQueries and
 // kContextQueries (vector_attention.h). No include guard: it is meant to be included once a source
 // file, behind V.
 
@@ -58,11 +58,12 @@ void Convert(const void* source, void* target, int64_t n) {
 
 // ---------------------------------------------------------------------------------------- linear
 
-// rows x outs dot products, every one in the order of canonical.h; x rows `size` apart, w likewise.
+// rows x outs dot products, every one in the order of canonical.h; x rows `size` apart, w rows
+// `w_pitch`.
 template <DType dtype, int rows, int outs>
 inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
-                                                    const Element<dtype>* w, int64_t size,
-                                                    float (&sums)[rows][outs]) {
+                                                    const Element<dtype>* w, int64_t w_pitch,
+                                                    int64_t size, float (&sums)[rows][outs]) {
   typename V::F acc[rows][outs];
   for (int r = 0; r < rows; ++r) {
     for (int o = 0; o < outs; ++o) acc[r][o] = V::Zero();
@@ -75,12 +76,12 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
       decltype(load(x)) xs[rows];
       for (int r = 0; r < rows; ++r) xs[r] = load(x + r * size + k);
       for (int o = 0; o < outs; ++o) {
-        const auto ws = load(w + o * size + k);
+        const auto ws = load(w + o * w_pitch + k);
         for (int r = 0; r < rows; ++r) acc[r][o] = V::MulAdd(acc[r][o], xs[r], ws);
       }
     } else {
       decltype(load(x)) ws[outs];
-      for (int o = 0; o < outs; ++o) ws[o] = load(w + o * size + k);
+      for (int o = 0; o < outs; ++o) ws[o] = load(w + o * w_pitch + k);
       for (int r = 0; r < rows; ++r) {
         const auto xs = load(x + r * size + k);
         for (int o = 0; o < outs; ++o) acc[r][o] = V::MulAdd(acc[r][o], xs, ws[o]);
@@ -89,12 +90,10 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
   };
   for (int64_t k = 0; k < whole; k += kStep) {
     if constexpr (rows == 1) {
-      // The next weight rows, into the second-level cache: rows are short and lie one after the
-      // other, so looking ahead in the same row would miss the beginning of each. Addresses beyond
-      // the end are harmless.
-      for (int o = 0; o < outs; ++o) {
-        __builtin_prefetch(w + (outs + o) * size + k, 0, 2);
-      }
+      // What comes next, into the second-level cache: rows lie one after the other, so each stream
+      // goes on in the next row. Addresses beyond the end are harmless.
+      constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(Element<dtype>));
+      for (int o = 0; o < outs; ++o) __builtin_prefetch(w + o * w_pitch + k + kAhead, 0, 2);
     }
     step(
         k, [](const Element<dtype>* p) __attribute__((always_inline)) {
@@ -130,17 +129,21 @@ float BiasAt(const LinearArgs& a, int64_t n) {
   return V::First(V::template Load<dtype>(rounded, 1));
 }
 
+// `outs` outputs from `out` on, out_pitch apart; their weight rows at w, as far apart times the
+// size of a row.
 template <DType dtype, int rows, int outs>
-void LinearBlock(const LinearArgs& a, const Element<dtype>* w, int64_t row, int64_t out) {
+void LinearBlock(const LinearArgs& a, const Element<dtype>* w, int64_t row, int64_t out,
+                 int64_t out_pitch = 1) {
   float sums[rows][outs];
   DotBlock<dtype, rows, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
-                              a.in_features, sums);
+                              out_pitch * a.in_features, a.in_features, sums);
   auto* y = static_cast<Element<dtype>*>(a.y);
   for (int o = 0; o < outs; ++o) {
-    const float bias = a.bias == nullptr ? 0.0F : BiasAt<dtype>(a, out + o);
+    const int64_t at = out + o * out_pitch;
+    const float bias = a.bias == nullptr ? 0.0F : BiasAt<dtype>(a, at);
     for (int r = 0; r < rows; ++r) {
       const float sum = a.bias == nullptr ? sums[r][o] : sums[r][o] + bias;
-      V::template Store<dtype>(y + (row + r) * a.out_features + out + o, V::Set(sum), 1);
+      V::template Store<dtype>(y + (row + r) * a.out_features + at, V::Set(sum), 1);
     }
   }
 }
@@ -156,6 +159,48 @@ void LinearPanel(const LinearArgs& a, const Element<dtype>* w, int64_t row_begin
   for (; row < row_end; ++row) LinearBlock<dtype, 1, outs>(a, w, row, out);
 }
 
+// `outs` weight rows in the model's dtype: as they lie, or converted.
+template <DType dtype>
+const Element<dtype>* WeightRows(const LinearArgs& a, int64_t out, int64_t outs) {
+  if (a.weight_dtype == dtype) {
+    return static_cast<const Element<dtype>*>(a.w) + out * a.in_features;
+  }
+  const int64_t count = outs * a.in_features;
+  auto* panel = reinterpret_cast<Element<dtype>*>(
+      Scratch<0>(static_cast<size_t>(count) * sizeof(Element<dtype>)));
+  WithDType(a.weight_dtype, [&]<DType from>() {
+    Convert<from, dtype>(static_cast<const Element<from>*>(a.w) + out * a.in_features, panel,
+                         count);
+  });
+  return panel;
+}
+
+// Few rows: bound by memory. The weights are read as kDecodeOuts streams, each a part of the rows
+// from its beginning to its end, however short a row is; with so few rows there is nothing to keep
+// in registers but sums.
+template <DType dtype>
+__attribute__((noinline)) void LinearStreams(const LinearArgs& a, int64_t row_begin,
+                                             int64_t row_end, int64_t out_begin, int64_t out_end) {
+  constexpr int kStreams = V::kDecodeOuts;
+  int64_t out = out_begin;
+  const auto block = [&](int64_t pitch) {
+    const Element<dtype>* w = WeightRows<dtype>(a, out, kStreams);
+    for (int64_t row = row_begin; row < row_end; ++row) {
+      LinearBlock<dtype, 1, kStreams>(a, w, row, out, pitch);
+    }
+  };
+  if (a.weight_dtype == dtype) {
+    const int64_t part = (out_end - out_begin) / kStreams;
+    for (; out < out_begin + part; ++out) block(part);
+    out = out_begin + part * kStreams;
+  } else {
+    for (; out + kStreams <= out_end; out += kStreams) block(1);
+  }
+  for (; out < out_end; ++out) {
+    LinearPanel<dtype, 1>(a, WeightRows<dtype>(a, out, 1), row_begin, row_end, out);
+  }
+}
+
 template <DType dtype>
 __attribute__((noinline)) void LinearBody(const LinearArgs& a, int64_t row_begin, int64_t row_end,
                                           int64_t out_begin, int64_t out_end) {
@@ -164,36 +209,18 @@ __attribute__((noinline)) void LinearBody(const LinearArgs& a, int64_t row_begin
   const int64_t block =
       std::max<int64_t>(V::kRows, std::min<int64_t>(row_end - row_begin, (384 << 10) / row_bytes) /
                                       V::kRows * V::kRows);
-  // With one row there is nothing to keep in registers but sums: more weight rows at once.
-  constexpr int kDecodeOuts = V::kDecodeOuts;
   for (int64_t first = row_begin; first < row_end; first += block) {
     const int64_t last = std::min(row_end, first + block);
-    const int step = last - first >= V::kRows ? V::kOuts : kDecodeOuts;
+    if (last - first < V::kRows || V::kRows == 1) {
+      LinearStreams<dtype>(a, first, last, out_begin, out_end);
+      continue;
+    }
     int64_t out = out_begin;
-    while (out < out_end) {
-      const int64_t outs = out + step <= out_end ? step : 1;
-      const Element<dtype>* w = nullptr;
-      if (a.weight_dtype == dtype) {
-        w = static_cast<const Element<dtype>*>(a.w) + out * a.in_features;
-      } else {
-        auto* panel =
-            reinterpret_cast<Element<dtype>*>(Scratch<0>(static_cast<size_t>(outs * row_bytes)));
-        WithDType(a.weight_dtype, [&]<DType from>() {
-          Convert<from, dtype>(static_cast<const Element<from>*>(a.w) + out * a.in_features, panel,
-                               outs * a.in_features);
-        });
-        w = panel;
-      }
-      if (outs == 1) {
-        LinearPanel<dtype, 1>(a, w, first, last, out);
-      } else if (step == V::kOuts) {
-        LinearPanel<dtype, V::kOuts>(a, w, first, last, out);
-      } else {
-        for (int64_t row = first; row < last; ++row) {
-          LinearBlock<dtype, 1, kDecodeOuts>(a, w, row, out);
-        }
-      }
-      out += outs;
+    for (; out + V::kOuts <= out_end; out += V::kOuts) {
+      LinearPanel<dtype, V::kOuts>(a, WeightRows<dtype>(a, out, V::kOuts), first, last, out);
+    }
+    for (; out < out_end; ++out) {
+      LinearPanel<dtype, 1>(a, WeightRows<dtype>(a, out, 1), first, last, out);
     }
   }
 }
