@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include "samebits/base/error.h"
@@ -32,6 +33,8 @@ class Slot {
   std::unique_ptr<std::byte, Free> memory_;
   int64_t size_ = 0;
 };
+
+constexpr size_t kNone = std::numeric_limits<size_t>::max();  // the token ids: no node makes them
 
 std::byte* Writable(const TensorView& view) { return const_cast<std::byte*>(view.data); }
 
@@ -79,10 +82,21 @@ struct Runtime::Impl {
   const Checkpoint& checkpoint;
   const RuntimeOptions options;
   const std::unique_ptr<Arithmetic> arithmetic;
-  std::map<std::string, int, std::less<>> slot_of;  // tensor -> slot
+  // A tensor that a node makes, as the current call has it.
+  struct Value {
+    size_t slot = 0;
+    TensorView view;
+    int64_t tokens = 0;  // that the view's shape is for
+    uint64_t call = 0;   // that made it
+  };
+  struct Links {
+    std::vector<size_t> inputs, outputs;  // indices of values
+    std::vector<const TensorView*> weights;
+  };
   std::vector<Slot> slots;
-  std::map<std::string, TensorView, std::less<>> tensors;  // of the current call
-  std::vector<std::vector<const TensorView*>> weights;     // of each node
+  std::vector<Value> values;
+  std::vector<Links> links;  // of each node
+  uint64_t call = 0;
 
   // Of the current call: the rows of all parts, one part behind the other.
   struct PartRows {
@@ -104,23 +118,25 @@ struct Runtime::Impl {
 
   Impl(const Graph& g, const Checkpoint& c, const RuntimeOptions& o)
       : graph(g), checkpoint(c), options(o), arithmetic(MakeArithmetic(o)) {
+    LinkNodes();
     PlanSlots();
-    for (const Node& node : graph.nodes) {
-      weights.emplace_back();
-      for (const std::string& name : node.weights) {
-        const auto other = options.weights.find(name);
-        weights.back().push_back(other == options.weights.end() ? &checkpoint.Get(name)
-                                                                : &other->second);
-      }
-    }
   }
 
+  void LinkNodes();
   void PlanSlots();
-  TensorView Make(const Node& node, const std::string& name, int64_t tokens);
-  const TensorView& Input(const Node& node, size_t index) const {
-    return tensors.find(node.inputs[index])->second;
+  const Links& LinksOf(const Node& node) const {
+    return links[static_cast<size_t>(&node - graph.nodes.data())];
   }
-  void Run(const Node& node, const std::vector<const TensorView*>& node_weights);
+  const TensorView& Make(const Node& node, size_t output, int64_t tokens);
+  const TensorView& Input(const Node& node, size_t index) const {
+    return values[LinksOf(node).inputs[index]].view;
+  }
+  // What the node made in this call with a row for each token; nothing: scores and probs.
+  const TensorView* Made(const Node& node, size_t output) const {
+    const Value& value = values[LinksOf(node).outputs[output]];
+    return value.call == call && value.view.shape[0] == rows() ? &value.view : nullptr;
+  }
+  void Run(const Node& node);
   void RunEmbedding(const Node& node, const TensorView& weight);
   void RunRotary(const Node& node);
   void RunRmsNorm(const Node& node, const TensorView& weight);
@@ -135,47 +151,72 @@ struct Runtime::Impl {
   TensorView LastRows(const TensorView& x, Slot& slot) const;
 };
 
-// A tensor's slot is free again behind the last node that reads it.
-void Runtime::Impl::PlanSlots() {
-  std::map<std::string, size_t, std::less<>> last_use;
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    for (const std::string& name : graph.nodes[i].inputs) last_use[name] = i;
-  }
-  std::vector<int> free;
-  int count = 0;
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    for (const std::string& name : graph.nodes[i].outputs) {
-      if (free.empty()) free.push_back(count++);
-      slot_of[name] = free.back();
-      free.pop_back();
+void Runtime::Impl::LinkNodes() {
+  std::map<std::string, size_t, std::less<>> places;
+  for (const Node& node : graph.nodes) {
+    Links& link = links.emplace_back();
+    for (const std::string& name : node.inputs) {
+      const auto place = places.find(name);
+      link.inputs.push_back(place == places.end() ? kNone : place->second);
     }
-    for (const std::string& name : graph.nodes[i].inputs) {
-      const auto used = slot_of.find(name);
-      const bool last = used != slot_of.end() && last_use[name] == i;
-      if (last && std::find(free.begin(), free.end(), used->second) == free.end()) {
-        free.push_back(used->second);
-      }
+    for (const std::string& name : node.outputs) {
+      link.outputs.push_back(values.size());
+      places[name] = values.size();
+      values.emplace_back();
     }
-    for (const std::string& name : graph.nodes[i].outputs) {  // read by nobody: scores and probs
-      if (!last_use.contains(name) && graph.nodes[i].outputs.size() > 1) {
-        free.push_back(slot_of[name]);
-      }
+    for (const std::string& name : node.weights) {
+      const auto other = options.weights.find(name);
+      link.weights.push_back(other == options.weights.end() ? &checkpoint.Get(name)
+                                                            : &other->second);
     }
   }
-  slots.resize(static_cast<size_t>(count));
 }
 
-TensorView Runtime::Impl::Make(const Node& node, const std::string& name, int64_t tokens) {
-  TensorView view;
-  view.dtype = options.dtype;
-  view.shape = OutputShape(graph, node, name, tokens);
-  view.data = slots[static_cast<size_t>(slot_of[name])].Reserve(view.bytes());
-  tensors[name] = view;
-  return view;
+// A tensor's slot is free again behind the last node that reads it.
+void Runtime::Impl::PlanSlots() {
+  constexpr size_t kNever = std::numeric_limits<size_t>::max();
+  std::vector<size_t> last_use(values.size(), kNever);
+  for (size_t i = 0; i < links.size(); ++i) {
+    for (const size_t input : links[i].inputs) {
+      if (input != kNone) last_use[input] = i;
+    }
+  }
+  std::vector<size_t> free;
+  size_t count = 0;
+  for (size_t i = 0; i < links.size(); ++i) {
+    for (const size_t output : links[i].outputs) {
+      if (free.empty()) free.push_back(count++);
+      values[output].slot = free.back();
+      free.pop_back();
+    }
+    for (const size_t input : links[i].inputs) {
+      if (input == kNone || last_use[input] != i) continue;
+      const size_t slot = values[input].slot;
+      if (std::find(free.begin(), free.end(), slot) == free.end()) free.push_back(slot);
+    }
+    for (const size_t output : links[i].outputs) {  // read by nobody: scores and probs
+      if (last_use[output] == kNever && links[i].outputs.size() > 1) {
+        free.push_back(values[output].slot);
+      }
+    }
+  }
+  slots.resize(count);
+}
+
+const TensorView& Runtime::Impl::Make(const Node& node, size_t output, int64_t tokens) {
+  Value& value = values[LinksOf(node).outputs[output]];
+  if (value.tokens != tokens) {
+    value.view.dtype = options.dtype;
+    value.view.shape = OutputShape(graph, node, node.outputs[output], tokens);
+    value.tokens = tokens;
+  }
+  value.view.data = slots[value.slot].Reserve(value.view.bytes());
+  value.call = call;
+  return value.view;
 }
 
 void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
-  const TensorView y = Make(node, node.name, rows());
+  const TensorView& y = Make(node, 0, rows());
   const int64_t row_bytes = weight.shape[1] * DTypeSize(options.dtype);
   for (int64_t t = 0; t < rows(); ++t) {
     ConvertRow(weight, ids[t], options.dtype, Writable(y) + t * row_bytes);
@@ -183,15 +224,15 @@ void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
 }
 
 void Runtime::Impl::RunRotary(const Node& node) {
-  const TensorView cosine = Make(node, node.outputs[0], rows());
-  const TensorView sine = Make(node, node.outputs[1], rows());
+  const TensorView& cosine = Make(node, 0, rows());
+  const TensorView& sine = Make(node, 1, rows());
   arithmetic->Rotary(node, options.dtype, {positions, text_lengths}, Writable(cosine),
                      Writable(sine));
 }
 
 void Runtime::Impl::RunRmsNorm(const Node& node, const TensorView& weight) {
   const TensorView& x = Input(node, 0);
-  const TensorView y = Make(node, node.name, rows());
+  const TensorView& y = Make(node, 0, rows());
   const int64_t size = weight.shape[0];
   const int64_t count = x.bytes() / DTypeSize(options.dtype) / size;  // tokens, or heads of them
   arithmetic->RmsNorm(node, {options.dtype, weight.dtype, x.data, weight.data, Writable(y), count,
@@ -224,7 +265,7 @@ void Runtime::Impl::RunLinear(const Node& node, const std::vector<const TensorVi
       });
   const TensorView x = last_only ? LastRows(Input(node, 0), gathered_rows) : Input(node, 0);
   const int64_t count = last_only ? static_cast<int64_t>(parts.size()) : rows();
-  const TensorView y = Make(node, node.name, count);
+  const TensorView& y = Make(node, 0, count);
   const int64_t in = node.attributes.in_features, out = node.attributes.out_features;
   const LinearArgs args{
       options.dtype, w[0]->dtype, x.data, w[0]->data, w.size() > 1 ? w[1]->data : nullptr,
@@ -236,7 +277,7 @@ void Runtime::Impl::RunLinear(const Node& node, const std::vector<const TensorVi
 
 void Runtime::Impl::RunRope(const Node& node) {
   const TensorView& x = Input(node, 0);
-  const TensorView y = Make(node, node.name, rows());
+  const TensorView& y = Make(node, 0, rows());
   arithmetic->Rope({options.dtype, x.data, Input(node, 1).data, Input(node, 2).data, Writable(y),
                     rows(), node.attributes.heads, node.attributes.head_dim});
 }
@@ -244,7 +285,7 @@ void Runtime::Impl::RunRope(const Node& node) {
 void Runtime::Impl::RunAttention(const Node& node) {
   const Attributes& a = node.attributes;
   const TensorView &q = Input(node, 0), &k = Input(node, 1), &v = Input(node, 2);
-  const TensorView context = Make(node, node.outputs[2], rows());
+  const TensorView& context = Make(node, 2, rows());
   std::vector<AttentionPart> calls(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) {
     const PartRows& part = parts[i];
@@ -278,7 +319,7 @@ void Runtime::Impl::RunAttention(const Node& node) {
 
 void Runtime::Impl::RunElementwise(const Node& node) {
   const TensorView& a = Input(node, 0);
-  const TensorView y = Make(node, node.name, rows());
+  const TensorView& y = Make(node, 0, rows());
   const int64_t width = y.bytes() / DTypeSize(options.dtype) / rows();
   if (node.kind == OpKind::kActivation) {
     return arithmetic->Silu(options.dtype, a.data, Writable(y), rows(), width);
@@ -291,7 +332,8 @@ void Runtime::Impl::RunElementwise(const Node& node) {
   }
 }
 
-void Runtime::Impl::Run(const Node& node, const std::vector<const TensorView*>& node_weights) {
+void Runtime::Impl::Run(const Node& node) {
+  const std::vector<const TensorView*>& node_weights = LinksOf(node).weights;
   switch (node.kind) {
     case OpKind::kEmbedding:
       return RunEmbedding(node, *node_weights[0]);
@@ -353,7 +395,7 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
   ids.clear();
   positions.clear();
   text_lengths.clear();
-  tensors.clear();
+  ++call;
   attention_index = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     Sequence& sequence = *parts[i].sequence;
@@ -379,34 +421,33 @@ bool Runtime::Impl::AllSubstituted(const Node& node) const {
 }
 
 void Runtime::Impl::Substitute(const Node& node) {
-  for (const std::string& name : node.outputs) {
-    const auto made = tensors.find(name);
-    if (made == tensors.end() || made->second.shape[0] != rows()) continue;
-    const int64_t row_bytes = made->second.bytes() / rows();
-    for (const PartRows& part : parts) {
-      if (part.substitutes == nullptr) continue;
-      const auto other = part.substitutes->find(name);
-      if (other == part.substitutes->end()) continue;
+  for (const PartRows& part : parts) {
+    if (part.substitutes == nullptr) continue;
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const TensorView* made = Made(node, i);
+      const auto other = part.substitutes->find(node.outputs[i]);
+      if (made == nullptr || other == part.substitutes->end()) continue;
       const TensorView& from = other->second;
       SAMEBITS_CHECK(from.dtype == options.dtype && from.shape[0] >= part.before + part.rows,
                      "a substitute in the model's dtype, with all rows");
-      std::memcpy(Writable(made->second) + part.first * row_bytes,
-                  from.data + part.before * row_bytes, static_cast<size_t>(part.rows * row_bytes));
+      const int64_t row_bytes = made->bytes() / rows();
+      std::memcpy(Writable(*made) + part.first * row_bytes, from.data + part.before * row_bytes,
+                  static_cast<size_t>(part.rows * row_bytes));
     }
   }
 }
 
 // Scores and probs have been recorded with the attention.
 void Runtime::Impl::Record(const Node& node) {
-  for (const std::string& name : node.outputs) {
-    const auto made = tensors.find(name);
-    if (made == tensors.end() || made->second.shape[0] != rows()) continue;
-    for (const PartRows& part : parts) {
-      if (part.recorder == nullptr || !part.recorder->Wants(name)) continue;
-      TensorView view = made->second;
+  for (const PartRows& part : parts) {
+    if (part.recorder == nullptr) continue;
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const TensorView* made = Made(node, i);
+      if (made == nullptr || !part.recorder->Wants(node.outputs[i])) continue;
+      TensorView view = *made;
       view.data += view.bytes() / rows() * part.first;
       view.shape[0] = part.rows;
-      part.recorder->Record(name, view, part.before);
+      part.recorder->Record(node.outputs[i], view, part.before);
     }
   }
 }
@@ -427,15 +468,14 @@ const TensorView& Runtime::Forward(Sequence& sequence, std::span<const int64_t> 
 const TensorView& Runtime::Forward(std::span<const Part> parts) {
   Impl& impl = *impl_;
   impl.Begin(parts);
-  for (size_t i = 0; i < impl.graph.nodes.size(); ++i) {
-    const Node& node = impl.graph.nodes[i];
+  for (const Node& node : impl.graph.nodes) {
     if (impl.AllSubstituted(node)) {
-      for (const std::string& name : node.outputs) impl.Make(node, name, impl.rows());
+      for (size_t i = 0; i < node.outputs.size(); ++i) impl.Make(node, i, impl.rows());
     } else {
-      impl.Run(node, impl.weights[i]);
+      impl.Run(node);
     }
     impl.Substitute(node);
-    impl.Record(impl.graph.nodes[i]);
+    impl.Record(node);
   }
   for (const Impl::PartRows& part : impl.parts) part.sequence->length_ += part.rows;
   return impl.logits;

@@ -14,7 +14,7 @@ struct V {
     __m256i a, b;
   };
   static constexpr int kRows = 1, kOuts = 1, kDecodeOuts = 4;  // many rows: avx2_linear.h
-  static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 1;
+  static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 4, kContextChunks = 1;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
@@ -108,8 +108,17 @@ struct V {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
   }
 
+  // Reduce of four sums, the trees side by side.
   static void ReduceAll(const F (&v)[4], float* sums) {
-    for (int i = 0; i < 4; ++i) sums[i] = Reduce(v[i]);
+    const auto fold8 = [](F x) { return _mm256_add_ps(x.a, x.b); };
+    const auto fold4 = [](__m256 x, __m256 y) {
+      return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+    };
+    const __m256 a = fold4(fold8(v[0]), fold8(v[2])), b = fold4(fold8(v[1]), fold8(v[3]));
+    const __m256 c = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    const __m256 d = _mm256_add_ps(_mm256_shuffle_ps(c, c, 0x88), _mm256_shuffle_ps(c, c, 0xdd));
+    // Of v[0], v[1], -, -, v[2], v[3], -, -.
+    _mm_storeu_ps(sums, _mm_movelh_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1)));
   }
 
   // samebits::Exp, operation for operation.

@@ -108,24 +108,14 @@ struct PackedLinear {
   // row lie `pitch` floats before those of the next.
   static void ReduceTile(const float* sums, int64_t pitch, float* to) {
     for (int o = 0; o < kOuts; ++o) {
-      __m256 v[kRows];
+      V::F v[kRows];
       for (int r = 0; r < kRows; ++r) {
         const float* at = sums + (r * kOuts + o) * kLanes;
-        v[r] = _mm256_add_ps(_mm256_load_ps(at), _mm256_load_ps(at + kTile * kLanes));
+        v[r] = {_mm256_load_ps(at), _mm256_load_ps(at + kTile * kLanes)};
       }
-      const auto fold4 = [](__m256 a, __m256 b) {
-        return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20),
-                             _mm256_permute2f128_ps(a, b, 0x31));
-      };
-      const __m256 a = fold4(v[0], v[1]), b = fold4(v[2], v[3]);
-      const __m256 c = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-      const __m256 d = _mm256_add_ps(_mm256_shuffle_ps(c, c, 0x88), _mm256_shuffle_ps(c, c, 0xdd));
-      alignas(32) float four[8];  // of rows 0, 2, -, -, 1, 3, -, -
-      _mm256_store_ps(four, d);
-      to[o] = four[0];
-      to[pitch + o] = four[4];
-      to[2 * pitch + o] = four[1];
-      to[3 * pitch + o] = four[5];
+      float four[kRows];
+      V::ReduceAll(v, four);
+      for (int r = 0; r < kRows; ++r) to[r * pitch + o] = four[r];
     }
   }
 

@@ -4,7 +4,8 @@
 struct LanesAvx512 {
   using F = __m512;
   static constexpr int kRows = 4, kOuts = 6, kDecodeOuts = 8;
-  static constexpr int kScoreQueries = 4, kScoreSums = 16, kContextQueries = 4;
+  static constexpr int kScoreQueries = 4, kScoreSums = 16;
+  static constexpr int kContextQueries = 4, kContextChunks = 4;
 
   static F Zero() { return _mm512_setzero_ps(); }
   static F Set(float v) { return _mm512_set1_ps(v); }

@@ -295,7 +295,10 @@ __attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>
     RecordRow<dtype>(a, query, a.probs, query.probs, tile.base);
   }
   int64_t i = 0;
-  for (; i + 64 <= d; i += 64) ContextColumns<dtype, 4>(a, tile, i, 16);
+  constexpr int kChunks = V::kContextChunks;
+  for (; i + 16 * kChunks <= d; i += 16 * kChunks) {
+    ContextColumns<dtype, kChunks>(a, tile, i, 16);
+  }
   for (; i < d; i += 16) ContextColumns<dtype, 1>(a, tile, i, std::min<int64_t>(16, d - i));
   for (int64_t q = 0; q < tile.count; ++q) {
     const Query<dtype>& query = tile.queries[q];

@@ -7,9 +7,9 @@
 // 32 bf16), BroadcastPair(p) (two bf16 at p), InterleavePairs(even, odd, n) (null: zeros), Add,
 // Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, ReduceAll (of kScoreSums
 // registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register
-// block of many rows), kDecodeOuts (weight rows at once for few rows), kScoreQueries and
-// kContextQueries (vector_attention.h). No include guard: it is meant to be included once a source
-// file, behind V.
+// block of many rows), kDecodeOuts (weight rows at once for few rows), kScoreQueries,
+// kContextQueries and kContextChunks (vector_attention.h). No include guard: it is meant to be
+// included once a source file, behind V.
 
 template <DType dtype>
 using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
