@@ -1,5 +1,7 @@
 // samebits bench: how fast a prompt is read and how fast tokens are decoded, each beside what this
 // machine can do at most, measured in turns in the same run.
+#include "apps/samebits/bench.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -7,15 +9,16 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
 #include "samebits/base/error.h"
-#include "samebits/base/json.h"
 #include "samebits/checkpoint/hub_cache.h"
 #include "samebits/kernels/limits.h"
 
@@ -24,22 +27,16 @@ namespace {
 
 struct BenchOptions {
   ModelOptions model;
-  int64_t prompt_tokens = 0, max_tokens = 0;  // 0: 512 and 64, less where the context is short
+  std::vector<int64_t> prompts;  // empty: 512, or half of the context
+  std::vector<int64_t> batches = {1, 16};
+  int64_t max_tokens = 0;  // 0: 64, less where the context is short
   int rounds = 5;
   bool json = false;
+  std::string plot;
 };
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-struct Spread {
-  double median = 0, min = 0, max = 0;
-};
-
-Spread SpreadOf(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return {values[values.size() / 2], values.front(), values.back()};
 }
 
 std::string CpuName() {
@@ -81,218 +78,256 @@ int64_t Seen(const Attributes& a, int64_t position) {
   return a.window > 0 ? std::min(a.window, position + 1) : position + 1;
 }
 
-// Multiplications and additions of linear layers and attention for a prompt; the logits are those
-// of the last token of each chunk.
-double PrefillFlops(const Graph& graph, int64_t tokens, int64_t chunk) {
-  double flops = 0;
-  for (const Node& node : graph.nodes) {
-    const Attributes& a = node.attributes;
-    if (node.kind == OpKind::kLinear) {
-      const int64_t rows = &node == &graph.nodes.back() ? (tokens + chunk - 1) / chunk : tokens;
-      flops += 2.0 * static_cast<double>(rows) * static_cast<double>(a.in_features) *
-               static_cast<double>(a.out_features);
-    } else if (node.kind == OpKind::kAttention) {
-      double keys = 0;
-      for (int64_t t = 0; t < tokens; ++t) keys += static_cast<double>(Seen(a, t));
-      flops += 4.0 * keys * static_cast<double>(a.heads * a.head_dim);
-    }
-  }
-  return flops;
-}
-
-// Bytes that one decoded token has to read: all weights (of the embedding one row; tied weights are
-// read as the head's), and keys and values up to its position.
-double DecodeBytes(const Graph& graph, const Checkpoint& checkpoint, DType dtype,
-                   int64_t position) {
-  double bytes = 0;
+// Of `tokens` of each of `batch` sequences behind `depth` others, read in chunks; the logits are
+// those of the last token of each chunk.
+Work WorkOf(const Graph& graph, const Checkpoint& checkpoint, DType dtype, const BenchRun& run,
+            int64_t chunk) {
+  const int64_t passes = run.kind == "prefill" ? (run.tokens + chunk - 1) / chunk : run.tokens;
+  const auto batch = static_cast<double>(run.batch);
+  Work work;
   for (const Node& node : graph.nodes) {
     const Attributes& a = node.attributes;
     for (const std::string& name : node.weights) {
       const TensorView& weight = checkpoint.Get(name);
-      const int64_t rows = node.kind == OpKind::kEmbedding ? weight.shape[0] : 1;
-      const int64_t read = weight.bytes() / rows;  // exact: a row is whole bytes
-      bytes += static_cast<double>(read);
+      const bool embedding = node.kind == OpKind::kEmbedding;
+      const int64_t read =
+          weight.bytes() / (embedding ? weight.shape[0] : 1);  // a row is whole bytes
+      work.bytes += static_cast<double>(read) * (embedding ? batch * static_cast<double>(run.tokens)
+                                                           : static_cast<double>(passes));
     }
-    if (node.kind == OpKind::kAttention) {
-      bytes +=
-          static_cast<double>(2 * a.kv_heads * a.head_dim * DTypeSize(dtype) * Seen(a, position));
+    if (node.kind == OpKind::kLinear) {
+      const int64_t rows = &node == &graph.nodes.back() ? passes : run.tokens;
+      work.flops += 2 * batch * static_cast<double>(rows) * static_cast<double>(a.in_features) *
+                    static_cast<double>(a.out_features);
+    } else if (node.kind == OpKind::kAttention) {
+      double keys = 0, read = 0;  // each of the seen once a pass
+      const int64_t step = (run.tokens + passes - 1) / passes;
+      for (int64_t t = 0; t < run.tokens; ++t) {
+        const auto seen = static_cast<double>(Seen(a, run.depth + t));
+        keys += seen;
+        if ((t + 1) % step == 0 || t + 1 == run.tokens) read += seen;
+      }
+      work.flops += 4 * batch * keys * static_cast<double>(a.heads * a.head_dim);
+      work.bytes +=
+          2 * batch * read * static_cast<double>(a.kv_heads * a.head_dim * DTypeSize(dtype));
     }
   }
-  return bytes;
+  return work;
 }
 
-struct Measured {
-  int64_t tokens = 0;
-  double work = 0;                      // flops of the prompt; bytes a token
-  std::vector<double> seconds, shares;  // shares stay empty when the limit is not known
-  Spread Speed() const {
-    std::vector<double> speeds;
-    speeds.reserve(seconds.size());
-    for (double s : seconds) speeds.push_back(static_cast<double>(tokens) / s);
-    return SpreadOf(std::move(speeds));
-  }
-};
-
-struct Result {
-  RuntimeOptions how;
-  std::vector<double> read_bytes_per_s, flops_per_s;
-  Measured prefill, decode;
-};
+// Under which name a node's time is shown.
+std::string GroupOf(const Graph& graph, const Node& node) {
+  if (&node == &graph.nodes.back()) return "lm_head";
+  if (node.kind == OpKind::kAdd || node.kind == OpKind::kMultiply) return "elementwise";
+  return std::string(OpKindName(node.kind));
+}
 
 class Bench {
  public:
   Bench(const BenchOptions& options, const Checkpoint& checkpoint, const Graph& graph)
       : options_(options),
+        checkpoint_(checkpoint),
         graph_(graph),
-        how_(ChosenRuntime(options.model, checkpoint.config())),
+        node_seconds_(graph.nodes.size(), 0),
+        how_(WithClock(ChosenRuntime(options.model, checkpoint.config()), node_seconds_)),
         runtime_(graph, checkpoint, how_),
-        sequence_(runtime_.NewSequence()),
         pool_(how_.threads),
         scratch_(ScratchBytes()) {
+    result_.model = options.model.model;
+    result_.cpu = CpuName();
     result_.how = how_;
-    const int64_t context = checkpoint.config().context_length;
-    const auto tokens = [context](int64_t asked, int64_t usual) {
-      return asked > 0 ? asked : std::max<int64_t>(1, std::min(usual, context / 2));
-    };
-    result_.prefill.tokens = tokens(options.prompt_tokens, 512);
-    result_.decode.tokens = tokens(options.max_tokens, 64);
-    ids_ =
-        RandomIds(result_.prefill.tokens + result_.decode.tokens, checkpoint.config().vocab_size);
-    CheckIds(ids_, checkpoint.config());
-    result_.prefill.work = PrefillFlops(graph, result_.prefill.tokens, options.model.chunk);
-    result_.decode.work = DecodeBytes(graph, checkpoint, how_.dtype,
-                                      result_.prefill.tokens + result_.decode.tokens / 2);
+    result_.rounds = options.rounds;
+    Plan(checkpoint.config().context_length);
   }
 
-  Result Run() {
+  BenchResult Run() {
     Progress("reading the weights");
-    runtime_.Forward(sequence_, std::span(ids_).first(1));
+    Sequence first = runtime_.NewSequence();
+    runtime_.Forward(first, std::span(ids_).first(1));
     for (int round = 0; round < options_.rounds; ++round) {
-      Progress(fmt::format("round {} of {}", round + 1, options_.rounds));
-      Round();
+      for (size_t i = 0; i < result_.runs.size(); ++i) {
+        Progress(fmt::format("round {} of {}, measurement {} of {}", round + 1, options_.rounds,
+                             i + 1, result_.runs.size()));
+        Measure(result_.runs[i], seconds_of_nodes_[i]);
+      }
     }
     Progress("");
+    for (size_t i = 0; i < result_.runs.size(); ++i) Share(result_.runs[i], seconds_of_nodes_[i]);
+    result_.read_bytes_per_s = SpreadOf(read_);
+    result_.flops_per_s = SpreadOf(flops_);
+    result_.fma_flops_per_s = PeakFlops(how_.isa, false, pool_);
     return std::move(result_);
   }
 
  private:
+  static RuntimeOptions WithClock(RuntimeOptions options, std::vector<double>& seconds) {
+    options.node_seconds = &seconds;
+    return options;
+  }
+
   static void Progress(const std::string& text) {
     if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\033[K{}", text);
   }
 
-  double Flops() {
-    const double flops = PeakFlops(how_.isa, how_.dtype == DType::kBF16, pool_);
-    result_.flops_per_s.push_back(flops);
-    return flops;
-  }
-  double Read() {
-    const double bytes = ReadBandwidth(scratch_, pool_);
-    result_.read_bytes_per_s.push_back(bytes);
-    return bytes;
+  void Plan(int64_t context) {
+    constexpr int64_t kPrompt = 512, kTokens = 64, kBatchDepth = 64;
+    const int64_t half = std::max<int64_t>(1, context / 2);
+    std::vector<int64_t> prompts = options_.prompts;
+    if (prompts.empty()) prompts.push_back(std::min(kPrompt, half));
+    const int64_t tokens = options_.max_tokens > 0 ? options_.max_tokens : std::min(kTokens, half);
+    int64_t longest = 0;
+    for (const int64_t prompt : prompts) {
+      Add("prefill", prompt, 0, 1);
+      longest = std::max(longest, prompt + tokens);
+    }
+    for (const int64_t batch : options_.batches) {
+      for (const int64_t prompt : prompts) {
+        if (batch == 1) Add("decode", tokens, prompt, 1);
+      }
+      if (batch > 1) Add("decode", tokens, std::min(kBatchDepth, half), batch);
+    }
+    longest = std::max(longest, tokens + std::min(kBatchDepth, half));
+    ids_ = RandomIds(longest, checkpoint_.config().vocab_size);
+    CheckIds(ids_, checkpoint_.config());
+    seconds_of_nodes_.assign(result_.runs.size(), std::vector<double>(graph_.nodes.size(), 0));
   }
 
-  // The limit is the larger one of those measured before and behind.
-  void Round() {
-    const std::span<const int64_t> ids = ids_;
-    sequence_.Truncate(0);
-    sequence_.Plan(result_.prefill.tokens);
-    double limit = Flops();
-    double start = Now();
-    for (int64_t at = 0; at < result_.prefill.tokens; at += options_.model.chunk) {
-      const int64_t count = std::min(options_.model.chunk, result_.prefill.tokens - at);
-      runtime_.Forward(sequence_, ids.subspan(static_cast<size_t>(at), static_cast<size_t>(count)));
+  void Add(const char* kind, int64_t tokens, int64_t depth, int64_t batch) {
+    BenchRun run;
+    run.kind = kind;
+    run.tokens = tokens;
+    run.depth = depth;
+    run.batch = batch;
+    run.work = WorkOf(graph_, checkpoint_, how_.dtype, run, options_.model.chunk);
+    result_.runs.push_back(std::move(run));
+  }
+
+  double Flops() {
+    flops_.push_back(PeakFlops(how_.isa, how_.dtype == DType::kBF16, pool_));
+    return flops_.back();
+  }
+  double Read() {
+    read_.push_back(ReadBandwidth(scratch_, pool_));
+    return read_.back();
+  }
+
+  void ReadPrompt(Sequence& sequence, int64_t tokens) {
+    sequence.Truncate(0);
+    sequence.Plan(tokens);
+    for (int64_t at = 0; at < tokens; at += options_.model.chunk) {
+      const int64_t count = std::min(options_.model.chunk, tokens - at);
+      runtime_.Forward(sequence, std::span<const int64_t>(ids_).subspan(
+                                     static_cast<size_t>(at), static_cast<size_t>(count)));
     }
-    result_.prefill.seconds.push_back(Now() - start);
-    limit = std::max(limit, Flops());
-    if (limit > 0) {
-      result_.prefill.shares.push_back(result_.prefill.work / result_.prefill.seconds.back() /
-                                       limit);
+  }
+
+  // All sequences of a batch hold `depth` tokens; what they decoded the last time is forgotten.
+  std::vector<Sequence>& Filled(const BenchRun& run) {
+    std::vector<Sequence>& sequences = sequences_[{run.depth, run.batch}];
+    while (static_cast<int64_t>(sequences.size()) < run.batch) {
+      sequences.push_back(runtime_.NewSequence());
+      ReadPrompt(sequences.back(), run.depth);
     }
-    limit = Read();
-    start = Now();
-    for (int64_t i = 0; i < result_.decode.tokens; ++i) {
-      runtime_.Forward(sequence_, ids.subspan(static_cast<size_t>(result_.prefill.tokens + i), 1));
+    for (Sequence& sequence : sequences) sequence.Truncate(run.depth);
+    return sequences;
+  }
+
+  void Decode(std::vector<Sequence>& sequences, int64_t tokens) {
+    std::vector<Part> parts(sequences.size());
+    for (int64_t i = 0; i < tokens; ++i) {
+      for (size_t k = 0; k < sequences.size(); ++k) {
+        parts[k].sequence = &sequences[k];
+        parts[k].ids =
+            std::span<const int64_t>(ids_).subspan((static_cast<size_t>(i) + k) % ids_.size(), 1);
+      }
+      runtime_.Forward(parts);
     }
-    result_.decode.seconds.push_back(Now() - start);
-    limit = std::max(limit, Read());
-    result_.decode.shares.push_back(result_.decode.work *
-                                    static_cast<double>(result_.decode.tokens) /
-                                    result_.decode.seconds.back() / limit);
+  }
+
+  // The limits of a round are the larger ones of those measured before and behind.
+  void Measure(BenchRun& run, std::vector<double>& of_nodes) {
+    std::vector<Sequence>* sequences = run.kind == "decode" ? &Filled(run) : nullptr;
+    double flops = Flops(), read = Read();
+    std::fill(node_seconds_.begin(), node_seconds_.end(), 0.0);
+    const double start = Now();
+    if (sequences == nullptr) {
+      Sequence sequence = runtime_.NewSequence();
+      ReadPrompt(sequence, run.tokens);
+    } else {
+      Decode(*sequences, run.tokens);
+    }
+    const double seconds = Now() - start;
+    run.seconds.push_back(seconds);
+    for (size_t i = 0; i < of_nodes.size(); ++i) of_nodes[i] += node_seconds_[i];
+    flops = std::max(flops, Flops());
+    read = std::max(read, Read());
+    const double reading = run.work.bytes / read;
+    run.bound_by_memory = flops == 0 ? run.kind == "decode" : reading > run.work.flops / flops;
+    if (flops == 0 && !run.bound_by_memory) return;
+    run.shares.push_back((run.bound_by_memory ? reading : run.work.flops / flops) / seconds);
+  }
+
+  void Share(BenchRun& run, const std::vector<double>& of_nodes) const {
+    std::map<std::string, double> groups;
+    double total = 0, nodes = 0;
+    for (const double seconds : run.seconds) total += seconds;
+    for (size_t i = 0; i < of_nodes.size(); ++i) {
+      groups[GroupOf(graph_, graph_.nodes[i])] += of_nodes[i] / total;
+      nodes += of_nodes[i];
+    }
+    groups["between"] = 1 - nodes / total;
+    run.operations.assign(groups.begin(), groups.end());
+    std::stable_sort(run.operations.begin(), run.operations.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
   }
 
   const BenchOptions& options_;
+  const Checkpoint& checkpoint_;
   const Graph& graph_;
+  std::vector<double> node_seconds_;
   const RuntimeOptions how_;
   Runtime runtime_;
-  Sequence sequence_;
   ThreadPool pool_;  // for the limits; the runtime has its own
   PagedBuffer scratch_;
   std::vector<int64_t> ids_;
-  Result result_;
+  std::map<std::pair<int64_t, int64_t>, std::vector<Sequence>> sequences_;  // by depth and batch
+  std::vector<double> read_, flops_;
+  std::vector<std::vector<double>> seconds_of_nodes_;  // of each run
+  BenchResult result_;
 };
-
-Json Entry(const Measured& measured, const char* work) {
-  const Spread speed = measured.Speed();
-  Json json = {{"tokens", measured.tokens},
-               {"tokens_per_s", speed.median},
-               {"tokens_per_s_min", speed.min},
-               {"tokens_per_s_max", speed.max},
-               {"seconds", SpreadOf(measured.seconds).median},
-               {work, measured.work},
-               {"share_of_limit", nullptr},
-               {"share_of_limit_min", nullptr},
-               {"share_of_limit_max", nullptr}};
-  if (!measured.shares.empty()) {
-    const Spread share = SpreadOf(measured.shares);
-    json["share_of_limit"] = share.median;
-    json["share_of_limit_min"] = share.min;
-    json["share_of_limit_max"] = share.max;
-  }
-  return json;
-}
-
-void PrintRow(const char* name, const Measured& measured, const char* limit) {
-  const Spread speed = measured.Speed();
-  fmt::print("{:<8} {:>6} {:>10.2f} {:>8.2f} to {:<8.2f}", name, measured.tokens, speed.median,
-             speed.min, speed.max);
-  if (!measured.shares.empty()) {
-    const Spread share = SpreadOf(measured.shares);
-    fmt::print(" {:>4.0f} % of the {} ({:.0f} to {:.0f})", 100 * share.median, limit,
-               100 * share.min, 100 * share.max);
-  }
-  fmt::print("\n");
-}
 
 void RunBench(const BenchOptions& options) {
   const Checkpoint checkpoint = Checkpoint::Open(ResolveModel(options.model.model));
   const Graph graph = BuildGraph(checkpoint.config());
-  const Result result = Bench(options, checkpoint, graph).Run();
-  const Spread read = SpreadOf(result.read_bytes_per_s), flops = SpreadOf(result.flops_per_s);
-  if (options.json) {
-    const Json json = {
-        {"model", options.model.model},
-        {"dtype", ModelDTypeName(result.how.dtype)},
-        {"cpu", {{"isa", IsaName(result.how.isa)}, {"name", CpuName()}}},
-        {"threads", result.how.threads},
-        {"rounds", options.rounds},
-        {"limits", {{"read_bytes_per_s", read.median}, {"flops_per_s", flops.median}}},
-        {"prefill", Entry(result.prefill, "flops")},
-        {"decode", Entry(result.decode, "bytes_per_token")}};
-    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
-  } else {
-    fmt::print("{}: {}, {} threads, {} on {}\n", options.model.model,
-               ModelDTypeName(result.how.dtype), result.how.threads, IsaName(result.how.isa),
-               CpuName());
-    fmt::print("limits: memory is read at {:.1f} GB/s; {:.0f} GFLOP/s\n", read.median / 1e9,
-               flops.median / 1e9);
-    fmt::print("         tokens   tokens/s  slowest to fastest of {} rounds\n", options.rounds);
-    PrintRow("prefill", result.prefill, "arithmetic");
-    PrintRow("decode", result.decode, "memory bandwidth");
+  std::ofstream plot;  // opened before the minutes of measuring
+  if (!options.plot.empty()) plot.open(options.plot, std::ios::binary | std::ios::trunc);
+  const auto check_plot = [&] {
+    if (!plot) Fail(ErrorCode::kIo, "{}: can not be written", options.plot);
+  };
+  check_plot();
+  const BenchResult result = Bench(options, checkpoint, graph).Run();
+  if (plot.is_open()) {
+    plot << BenchPlot(result);
+    plot.close();
+    check_plot();
   }
+  fmt::print("{}", options.json ? BenchJson(result) : BenchText(result));
   FlushOutput();
 }
 
 }  // namespace
+
+Spread SpreadOf(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {values[values.size() / 2], values.front(), values.back()};
+}
+
+Spread BenchRun::Speed() const {
+  std::vector<double> speeds;
+  speeds.reserve(seconds.size());
+  for (const double s : seconds) speeds.push_back(static_cast<double>(tokens * batch) / s);
+  return SpreadOf(std::move(speeds));
+}
 
 void RegisterBench(CLI::App& app, int&) {
   auto options = std::make_shared<BenchOptions>();
@@ -301,17 +336,27 @@ void RegisterBench(CLI::App& app, int&) {
   command->footer("Example: samebits bench models/nano --json");
   AddModelOptions(*command, options->model);
   command
-      ->add_option("--prompt-tokens", options->prompt_tokens,
-                   "tokens of the prompt (default: 512, or half of the context)")
+      ->add_option("--prompt-tokens", options->prompts,
+                   "tokens of the prompts, and before what is decoded; comma separated (default: "
+                   "512, or half of the context)")
+      ->delimiter(',')
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   command
       ->add_option("--max-tokens", options->max_tokens,
                    "tokens that are decoded behind it (default: 64, or half of the context)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
+  command
+      ->add_option("--batch", options->batches,
+                   "sequences that are decoded together; comma separated. More than one: behind 64 "
+                   "tokens each")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
   command->add_option("--rounds", options->rounds, "measurements; medians are printed")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
-  command->add_flag("--json", options->json, "one object with limits, prefill and decode");
+  command->add_flag("--json", options->json, "one object with limits and runs");
+  command->add_option("--plot", options->plot, "a roofline of the runs, as SVG, into this file");
   command->callback([options] { RunBench(*options); });
 }
 

@@ -1,6 +1,7 @@
 #include "samebits/engine/runtime.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -468,7 +469,11 @@ const TensorView& Runtime::Forward(Sequence& sequence, std::span<const int64_t> 
 const TensorView& Runtime::Forward(std::span<const Part> parts) {
   Impl& impl = *impl_;
   impl.Begin(parts);
+  using Clock = std::chrono::steady_clock;
+  std::vector<double>* seconds = impl.options.node_seconds;
+  SAMEBITS_CHECK(seconds == nullptr || seconds->size() == impl.graph.nodes.size(), "node_seconds");
   for (const Node& node : impl.graph.nodes) {
+    const Clock::time_point start = seconds == nullptr ? Clock::time_point() : Clock::now();
     if (impl.AllSubstituted(node)) {
       for (size_t i = 0; i < node.outputs.size(); ++i) impl.Make(node, i, impl.rows());
     } else {
@@ -476,6 +481,10 @@ const TensorView& Runtime::Forward(std::span<const Part> parts) {
     }
     impl.Substitute(node);
     impl.Record(node);
+    if (seconds != nullptr) {
+      const std::chrono::duration<double> taken = Clock::now() - start;
+      (*seconds)[static_cast<size_t>(&node - impl.graph.nodes.data())] += taken.count();
+    }
   }
   for (const Impl::PartRows& part : impl.parts) part.sequence->length_ += part.rows;
   return impl.logits;

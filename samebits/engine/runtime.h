@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "samebits/checkpoint/checkpoint.h"
 #include "samebits/engine/recorder.h"
@@ -33,6 +34,8 @@ struct RuntimeOptions {
   // Weights that take the place of the checkpoint's, by their names there; must outlive the
   // runtime.
   std::map<std::string, TensorView, std::less<>> weights = {};
+  // For each node of the graph the seconds that its calls took, added up; must outlive the runtime.
+  std::vector<double>* node_seconds = nullptr;
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
