@@ -291,7 +291,9 @@ void Checker::JudgeGroups() {
   int64_t done = 0;
   for (const auto& [name, items] : groups_) {
     if (options_.progress) options_.progress(done, static_cast<int64_t>(groups_.size()));
-    Interpret(items, SearchGroup(items, source_));
+    const GroupResult found = SearchGroup(items, source_);
+    drowned_.insert(found.drowned.begin(), found.drowned.end());
+    Interpret(items, found);
     ++done;
   }
 }

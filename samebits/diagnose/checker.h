@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,7 @@ class Checker {
   CheckResult result_;
   std::map<std::string, std::vector<Item>> groups_;
   std::map<std::string, Form> forms_;
+  std::set<std::string> drowned_;  // of all groups
   // The first node of each finding, computed as the graph says and as the cause says.
   struct Replays {
     std::string node;

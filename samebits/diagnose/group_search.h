@@ -2,6 +2,7 @@
 // and the cause of what no form explains.
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,8 @@ struct Explanation {
 struct GroupResult {
   Form form;
   std::vector<Explanation> items;  // parallel to the group's items
+  // Causes that change values here, by too little for their effect to stand out from the rounding.
+  std::set<std::string> drowned;
 };
 
 GroupResult SearchGroup(const std::vector<Item>& items, const ReplaySource& source);

@@ -20,6 +20,9 @@ struct SilentEdit {
   std::function<Hypothesis(const Replay&)> edit;
 };
 
+// A strength that could be 0.
+constexpr double kWeakest = 0.3;
+
 // Enough of a group for statistics of what all of it has in common: of linears, up to a dozen that
 // are not the largest, spread over the model.
 std::vector<Item> SampleOf(const std::vector<Item>& items) {
@@ -59,6 +62,11 @@ Flips PoolFlips(const std::vector<Item>& items, const Form& form, const ReplaySo
   return sum;
 }
 
+// Of the strength of an effect in fp32.
+double StrengthError(const Flips& f, double inflation) {
+  return inflation * std::sqrt(f.qq / static_cast<double>(f.elements) / f.ee);
+}
+
 // How clearly the trace shows an effect; 0: not. In 8 or 11 bits by the values that are equal under
 // one of the two only, in fp32 (where most values differ under both) by the strength of the effect:
 // 0 in a healthy trace, 1 under the edit.
@@ -67,8 +75,7 @@ double Evidence(const Flips& f, double inflation, DType dtype) {
   const double alpha = f.qe / f.ee;
   if (!(alpha > 0.5 && alpha < 2)) return 0;
   if (dtype == DType::kF32) {
-    const double error = inflation * std::sqrt(f.qq / static_cast<double>(f.elements) / f.ee);
-    return alpha - error > 0.3 ? 1 / (std::fabs(1 - alpha) + 1e-9) : 0;
+    return alpha - StrengthError(f, inflation) > kWeakest ? 1 / (std::fabs(1 - alpha) + 1e-9) : 0;
   }
   const auto plus = static_cast<double>(f.plus), minus = static_cast<double>(f.minus);
   const double z = plus + minus > 0 ? (plus - minus) / std::sqrt(plus + minus) : 0;
@@ -126,8 +133,14 @@ void FindSilent(const std::vector<Item>& items, const ReplaySource& source, Grou
   const std::vector<SilentEdit> edits = EditsOf(items, source);
   const std::vector<Item> sample = SampleOf(items);
   for (const SilentEdit& edit : edits) {
-    const double evidence =
-        Evidence(PoolFlips(sample, result.form, source, edit), edit.inflation, source.dtype);
+    const Flips flips = PoolFlips(sample, result.form, source, edit);
+    // An effect of strength 1 would be seen if its error were smaller by itself. (It is infinite
+    // where no value of the sample changes.)
+    if (source.dtype == DType::kF32 &&
+        !(1 - 2 * StrengthError(flips, edit.inflation) >= kWeakest)) {
+      result.drowned.insert(edit.edit(sample.front().replay).cause);
+    }
+    const double evidence = Evidence(flips, edit.inflation, source.dtype);
     if (evidence <= most) continue;
     most = evidence;
     best = &edit;

@@ -22,9 +22,8 @@ void Checker::ListInvisible() {
   }
   if (source_.dtype == DType::kF32) {
     list.push_back(
-        "float32: cast-truncation and the low-precision causes have no effect; check a bfloat16 "
-        "trace "
-        "for them");
+        "float32: cast-truncation and steps in the model's dtype have no effect; check a bfloat16 "
+        "trace for them");
   }
   const ModelConfig& config = graph_.config;
   const auto narrow = [&](int64_t window) { return window > 0 && window < tokens; };
@@ -49,6 +48,12 @@ void Checker::ListInvisible() {
 // bfloat16 weights that were rounded through float16 on the way: too few change, by too little, to
 // show in a run in bfloat16.
 void Checker::ListInvisibleWeights() {
+  if (drowned_.contains("weight-dtype-chain")) {
+    result_.not_visible.push_back(
+        "weights that went through float16 or bfloat16: in some of the linear layers what it "
+        "changes "
+        "drowns in the rounding of the sums");
+  }
   if (source_.dtype == DType::kF32) return;
   int64_t changed = 0, weights = 0;
   for (const Node& node : graph_.nodes) {
