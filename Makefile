@@ -55,7 +55,7 @@ bench:  ## builds the benchmarks: build/bench/bench
 	@tools/install_dependencies.sh build bench
 	$(call configure,bench)
 	@cmake --build --preset bench -j $(JOBS) $(QUIET)
-	@echo "the benchmarks are in build/bench/bench; docs/benchmarks.md says how they are run"
+	@echo "the benchmarks are in build/bench/bench; docs/performance.md says how they are run"
 
 python-env:  ## build/venv with torch, transformers and jax
 	@tools/install_dependencies.sh python
