@@ -58,14 +58,14 @@ class LogPlot {
   }
   std::string Axes() const {
     std::string svg;
-    for (double e = std::ceil(x_min_); e <= x_max_; ++e) {
+    for (int e = First(x_min_); e <= x_max_; ++e) {
       const double x = X(std::pow(10, e));
       svg += fmt::format(
           "<path class=\"grid\" d=\"M{0:.1f} {1}V{2}\"/><text x=\"{0:.1f}\" y=\"{3}\" "
           "text-anchor=\"middle\">{4:g}</text>\n",
           x, kTop, kHeight - kBottom, kHeight - kBottom + 18, std::pow(10, e));
     }
-    for (double e = std::ceil(y_min_); e <= y_max_; ++e) {
+    for (int e = First(y_min_); e <= y_max_; ++e) {
       const double y = Y(std::pow(10, e));
       svg += fmt::format(
           "<path class=\"grid\" d=\"M{1} {0:.1f}H{2}\"/><text x=\"{3}\" y=\"{4:.1f}\" "
@@ -82,6 +82,8 @@ class LogPlot {
                        kBottom = 50;
 
  private:
+  static int First(double exponent) { return static_cast<int>(std::ceil(exponent)); }
+
   double x_min_, x_max_, y_min_, y_max_;
 };
 

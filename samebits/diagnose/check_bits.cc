@@ -39,14 +39,11 @@ void Checker::FindReplayed() {
     const auto found = CompareBits(node, source_, trace_.info().chunks, replay);
     for (const Identity& one : found) {
       NodeResult& result = ResultOf(one.name);
-      if (result.grade == Grade::kBug) continue;
+      if (result.grade == Grade::kBug && !result.measured) continue;
       result.replay_differing = one.differing;
       if (one.differing > 0) continue;
       // Also where an input is missing that the intervals would have needed.
-      result.grade = Grade::kIdentical;
-      result.identical_to = "replay";
-      result.measured = false;
-      result.why_unknown.clear();
+      SetReplayed(one.name);
     }
     // What a fused attention kernel hides was computed all the same.
     if (node.kind != OpKind::kAttention || found.empty() || found.back().differing > 0 ||
@@ -55,15 +52,25 @@ void Checker::FindReplayed() {
     }
     for (const std::string& name : node.outputs) {
       if (trace_.Find(name) != nullptr) continue;
-      NodeResult& result = ResultOf(name);
-      result.grade = Grade::kIdentical;
-      result.identical_to = "replay";
-      result.measured = false;
-      result.inside = node.outputs.back();
-      result.why_unknown.clear();
+      SetReplayed(name);
+      ResultOf(name).inside = node.outputs.back();
     }
   }
   FindHiddenEps(replay);
+}
+
+// Not one differing bit is stronger than what was measured against the noise of a segment.
+void Checker::SetReplayed(const std::string& name) {
+  NodeResult& result = ResultOf(name);
+  result.grade = Grade::kIdentical;
+  result.identical_to = "replay";
+  result.measured = false;
+  result.cause.clear();
+  result.why_unknown.clear();
+  for (Finding& finding : result_.findings) {
+    if (finding.measured) std::erase(finding.nodes, name);
+  }
+  std::erase_if(result_.findings, [](const Finding& f) { return f.measured && f.nodes.empty(); });
 }
 
 // Norms inside their intervals that the framework would have computed with other bits, where

@@ -76,6 +76,7 @@ class Checker {
                            const SegmentResult& one);
   void FindCanonical();
   void FindReplayed();
+  void SetReplayed(const std::string& name);
   void FindHiddenEps(Arithmetic& replay);
   void RunEndToEnd();
   void CompareLogits(const TensorView& candidate, const TensorView& reference);

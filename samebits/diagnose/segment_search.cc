@@ -277,15 +277,20 @@ class SegmentSearch {
     }
   }
 
-  // Takes other forms when they explain more segments, or as many beside a cause.
+  // Takes other forms when they explain more segments, or bring more of them so near that what is
+  // left is in doubt, or as many beside a cause.
   void Adopt(const Forms& forms, bool beside_cause = false) {
     std::vector<SegmentDistance> distances;
-    int64_t now = 0, then = 0;
+    std::pair<int64_t, int64_t> now, then;
+    const auto count = [](const SegmentResult& one, const SegmentDistance& d, auto& to) {
+      to.first += d.rms <= one.noise ? 1 : 0;
+      to.second += d.rms <= kDoubt * one.noise ? 1 : 0;
+    };
     for (const SegmentResult& one : result_.segments) {
       distances.push_back(SegmentTrials(one.segment, source_).Distance(forms));
       if (!one.edits.empty()) continue;
-      now += one.explained ? 1 : 0;
-      then += distances.back().rms <= one.noise ? 1 : 0;
+      count(one, one.graph, now);
+      count(one, distances.back(), then);
     }
     if (then < now || (then == now && !beside_cause)) return;
     result_.forms = forms;
