@@ -5,7 +5,7 @@
 
 Peers that are not installed, or whose model is not given, are left out and named. A round measures
 every engine once, one after the other; the table has medians, and the ratio of samebits to the peer
-round by round. Prefill: --tokens random tokens, logits of the last one. Decode: 64 tokens behind 32.
+round by round. Prefill: --tokens random tokens, logits of the last one. Decode: 64 behind 32.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
 A file without a finding is remembered, as a compiler cache would: by the digest of all that
 clang-tidy reads for it (its version, the checks, how the file is compiled, the file and every
 header). SAMEBITS_TIDY_CACHE names the folder; removing it makes everything be checked anew.
+
+SAMEBITS_TIDY_SECONDS sets a limit: what was committed last comes first, and what is left when the
+time is up is counted and named as not checked.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +39,21 @@ def digest(command: str, folder: str, constants: bytes) -> str:
     return key.hexdigest()
 
 
+def latest_first(files: list[str]) -> list[str]:
+    """By the last commit that touched each; in a shallow checkout as they come."""
+    log = subprocess.run(
+        ["git", "log", "--name-only", "--format=", "--", *SOURCES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    place: dict[str, int] = {}
+    for file in log.stdout.split():
+        place.setdefault(file, len(place))
+    return sorted(files, key=lambda file: place.get(file, len(place)))
+
+
 def main() -> int:
     build = Path(sys.argv[1]).resolve()
     jobs = int(sys.argv[2]) if len(sys.argv) > 2 else os.cpu_count()
@@ -48,7 +67,10 @@ def main() -> int:
     listed = subprocess.run(
         ["git", "ls-files", *SOURCES], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    files = listed.stdout.split()
+    files = latest_first(listed.stdout.split())
+    limit = float(os.environ.get("SAMEBITS_TIDY_SECONDS", "inf"))
+    begin = time.monotonic()
+    left_out: list[str] = []
 
     def check(file: str) -> tuple[bool, str]:
         """Whether it is known from before, and what was found."""
@@ -56,6 +78,9 @@ def main() -> int:
         key = digest(entry["command"], entry["directory"], constants) if entry else ""
         if key and (cache / key).exists():
             return True, ""
+        if time.monotonic() - begin > limit:
+            left_out.append(file)
+            return False, ""
         tidy = ["clang-tidy-14", "-p", str(build), "--quiet"]
         done = subprocess.run(
             [*tidy, "--extra-arg=-Wno-unknown-warning-option", file],
@@ -75,7 +100,10 @@ def main() -> int:
     print("".join(findings), end="")
     known = sum(before for before, _ in results)
     verdict = f"{len(findings)} with findings" if findings else "no finding"
-    print(f"clang-tidy: {len(files)} files ({known} known from before), {verdict}")
+    print(f"clang-tidy: {len(files) - len(left_out)} files ({known} known from before), {verdict}")
+    if left_out:
+        print(f"clang-tidy: {len(left_out)} files not checked, the {limit:.0f} s were up:")
+        print("".join(f"  {file} (not checked)\n" for file in sorted(left_out)), end="")
     return 1 if findings else 0
 
 
