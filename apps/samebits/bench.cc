@@ -212,7 +212,6 @@ class Bench {
   }
 
   void ReadPrompt(Sequence& sequence, int64_t tokens) {
-    sequence.Truncate(0);
     sequence.Plan(tokens);
     for (int64_t at = 0; at < tokens; at += options_.model.chunk) {
       const int64_t count = std::min(options_.model.chunk, tokens - at);

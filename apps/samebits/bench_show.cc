@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "apps/samebits/bench.h"
+#include "samebits/base/html.h"
 #include "samebits/base/json.h"
 
 namespace samebits {
@@ -87,20 +88,6 @@ class LogPlot {
   double x_min_, x_max_, y_min_, y_max_;
 };
 
-std::string Escaped(std::string_view text) {
-  std::string escaped;
-  for (char c : text) {
-    if (c == '&') {
-      escaped += "&amp;";
-    } else if (c == '<') {
-      escaped += "&lt;";
-    } else {
-      escaped += c;
-    }
-  }
-  return escaped;
-}
-
 std::string Label(const BenchRun& run) {
   if (run.kind == "prefill") return fmt::format("prefill {}", run.tokens);
   if (run.batch > 1) return fmt::format("decode, {} sequences", run.batch);
@@ -183,9 +170,9 @@ std::string BenchPlot(const BenchResult& result) {
       "@media(prefers-color-scheme:dark){{svg{{background:#1b1b1b}}text{{fill:#ddd}}"
       ".grid{{stroke:#3a3a3a}}.roof{{stroke:#ddd}}.prefill{{fill:#5ab0ff}}.decode{{fill:#ff8a65}}}}"
       "</style>\n<text x=\"8\" y=\"22\">{2}, {3}, {4} threads, {5} on {6}</text>\n",
-      LogPlot::kWidth + 230, LogPlot::kHeight, Escaped(result.model),
+      LogPlot::kWidth + 230, LogPlot::kHeight, EscapeHtml(result.model),
       ModelDTypeName(result.how.dtype), result.how.threads, IsaName(result.how.isa),
-      Escaped(result.cpu));
+      EscapeHtml(result.cpu));
   svg += plot.Axes();
   const double knee = std::clamp(peak * 1e9 / bandwidth, x_min, x_max);
   svg += fmt::format("<path class=\"roof\" d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}H{:.1f}\"/>\n",

@@ -328,8 +328,9 @@ class SegmentSearch {
       const double before = trials.Distance(forms, edits).rms;
       const std::string same = SameValues(ranked);
       edits.push_back(std::move(ranked.front().second));
-      if (!same.empty())
+      if (!same.empty()) {
         edits.back().what.detail += fmt::format(" ({} gives the same values here)", same);
+      }
       // With the cause in place the chains show.
       Forms more = forms;
       const double after = trials.SearchChains(more, edits, one.noise).rms;

@@ -35,7 +35,8 @@ class Slot {
   int64_t size_ = 0;
 };
 
-constexpr size_t kNone = std::numeric_limits<size_t>::max();  // the token ids: no node makes them
+// No index: of the token ids, which no node makes; of the reader of what nobody reads.
+constexpr size_t kNone = std::numeric_limits<size_t>::max();
 
 std::byte* Writable(const TensorView& view) { return const_cast<std::byte*>(view.data); }
 
@@ -175,8 +176,7 @@ void Runtime::Impl::LinkNodes() {
 
 // A tensor's slot is free again behind the last node that reads it.
 void Runtime::Impl::PlanSlots() {
-  constexpr size_t kNever = std::numeric_limits<size_t>::max();
-  std::vector<size_t> last_use(values.size(), kNever);
+  std::vector<size_t> last_use(values.size(), kNone);
   for (size_t i = 0; i < links.size(); ++i) {
     for (const size_t input : links[i].inputs) {
       if (input != kNone) last_use[input] = i;
@@ -196,7 +196,7 @@ void Runtime::Impl::PlanSlots() {
       if (std::find(free.begin(), free.end(), slot) == free.end()) free.push_back(slot);
     }
     for (const size_t output : links[i].outputs) {  // read by nobody: scores and probs
-      if (last_use[output] == kNever && links[i].outputs.size() > 1) {
+      if (last_use[output] == kNone && links[i].outputs.size() > 1) {
         free.push_back(values[output].slot);
       }
     }

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <string>
 
+#include "samebits/base/html.h"
 #include "samebits/jinja/format.h"
 #include "samebits/jinja/unicode.h"
 
@@ -216,33 +217,6 @@ void CheckTextSize(const Runtime& runtime, int64_t count, int64_t size) {
   if (size > 0 && count > limit / size) {
     runtime.Fail("a string of {} times {} bytes is longer than {}", count, size, limit);
   }
-}
-
-std::string EscapeHtml(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out.push_back(c);
-    }
-  }
-  return out;
 }
 
 Value Calculate(Runtime& runtime, Op op, const Value& a, const Value& b) {

@@ -31,9 +31,6 @@ Value GetSlice(Runtime& runtime, const Value& object, const Value& start, const 
 std::vector<Value> SortBy(Runtime& runtime, std::vector<Value> items, std::vector<Value> keys,
                           bool reverse);
 
-// Text with & < > ' " replaced, as markupsafe does.
-std::string EscapeHtml(std::string_view text);
-
 // Throws when so many bytes are too many for one string.
 void CheckTextSize(const Runtime& runtime, int64_t count, int64_t size);
 

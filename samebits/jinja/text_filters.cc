@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <string>
 
+#include "samebits/base/html.h"
 #include "samebits/jinja/attribute_path.h"
 #include "samebits/jinja/filter_list.h"
 #include "samebits/jinja/format.h"
