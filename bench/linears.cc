@@ -13,6 +13,7 @@
 
 #include "samebits/base/error.h"
 #include "samebits/kernels/limits.h"
+#include "samebits/kernels/parallel_linear.h"
 #include "samebits/tensor/convert.h"
 
 namespace samebits {
@@ -97,12 +98,7 @@ void Run(const Options& options) {
     for (const Layer& layer : layers) {
       const LinearArgs args = {*dtype,   *dtype,       x.data(), layer.w,  nullptr,
                                y.data(), options.rows, layer.in, layer.out};
-      constexpr int64_t kBlock = 24;
-      const int64_t wanted = std::max(kBlock, layer.out / (8 * options.threads));
-      const int64_t piece = (wanted + kBlock - 1) / kBlock * kBlock;
-      pool.ParallelFor((layer.out + piece - 1) / piece, [&](int64_t i) {
-        kernels.linear(args, 0, options.rows, i * piece, std::min(layer.out, (i + 1) * piece));
-      });
+      ParallelLinear(kernels, pool, args);
     }
   };
   pass();

@@ -4,20 +4,13 @@
 #include <vector>
 
 #include "samebits/base/error.h"
+#include "samebits/kernels/parallel_linear.h"
 #include "samebits/numerics/rope.h"
 
 namespace samebits {
 
 void CanonicalArithmetic::Linear(const Node&, const LinearArgs& args) {
-  // Pieces of a multiple of the kernels' blocks, some for every thread.
-  constexpr int64_t kBlock = 24;
-  const int64_t out = args.out_features;
-  const int64_t wanted = std::max<int64_t>(kBlock, out / (8 * pool_.threads()));
-  const int64_t piece_outs = (wanted + kBlock - 1) / kBlock * kBlock;
-  pool_.ParallelFor((out + piece_outs - 1) / piece_outs, [&](int64_t piece) {
-    kernels_.linear(args, 0, args.rows, piece * piece_outs,
-                    std::min(out, (piece + 1) * piece_outs));
-  });
+  ParallelLinear(kernels_, pool_, args);
 }
 
 void CanonicalArithmetic::RmsNorm(const Node&, const RmsNormArgs& args) {

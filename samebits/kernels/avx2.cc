@@ -13,7 +13,9 @@ struct V {
   struct P {
     __m256i a, b;
   };
-  static constexpr int kRows = 1, kOuts = 1, kDecodeOuts = 4;  // many rows: avx2_linear.h
+  static constexpr int kDecodeOuts = 4;
+  static constexpr int kRows = 4, kOuts = 3, kPackedFrom = 2;
+  static constexpr int64_t kLinearRows = 48, kSteps = 64, kPiece = 192;
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 4, kContextChunks = 1;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -167,14 +169,27 @@ struct V {
     };
     return {join(low.a, high.a), join(low.b, high.b)};
   }
-  static __m256 PairStep(__m256 acc, __m256i x, __m256i w) {
+  static F Odd(P p) {
     const __m256i mask = _mm256_set1_epi32(INT32_C(-65536));
     const auto odd = [mask](__m256i v) { return _mm256_castsi256_ps(_mm256_and_si256(v, mask)); };
-    const auto even = [](__m256i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); };
-    return _mm256_fmadd_ps(even(x), even(w), _mm256_fmadd_ps(odd(x), odd(w), acc));
+    return {odd(p.a), odd(p.b)};
   }
-  static F MulAdd(F acc, P x, P w) {
-    return {PairStep(acc.a, x.a, w.a), PairStep(acc.b, x.b, w.b)};
+  static F Even(P p) {
+    const auto even = [](__m256i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); };
+    return {even(p.a), even(p.b)};
+  }
+  static F MulAdd(F acc, P x, P w) { return Fma(Even(x), Even(w), Fma(Odd(x), Odd(w), acc)); }
+
+  // A register of packed_linear.h.
+  using Register = __m256;
+  static constexpr int kPartLanes = 8;
+  static constexpr bool PairsPay() { return false; }
+  static Register ZeroRegister() { return _mm256_setzero_ps(); }
+  static Register LoadRegister(const float* p) { return _mm256_load_ps(p); }
+  static void StoreRegister(float* p, Register v) { _mm256_store_ps(p, v); }
+  template <bool pairs>
+  static Register Step(Register acc, Register x, Register w) {
+    return _mm256_fmadd_ps(x, w, acc);
   }
 };
 
@@ -182,12 +197,11 @@ struct V {
 //
 #include "samebits/kernels/vector_attention.h"
 //
-#include "samebits/kernels/avx2_linear.h"
+#include "samebits/kernels/packed_linear.h"
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {Isa::kAvx2, &LinearRows, &RmsNorm, &canonical::Rotary,
-                              &Rope,      &Attention,  &Add,     &Multiply,
-                              &Silu};
+const Kernels kAvx2Kernels = {Isa::kAvx2, V::kLinearRows, &Linear, &RmsNorm,  &canonical::Rotary,
+                              &Rope,      &Attention,     &Add,    &Multiply, &Silu};
 
 }  // namespace samebits

@@ -9,9 +9,11 @@
 namespace samebits {
 namespace {
 
-const Kernels kPortableKernels = {Isa::kPortable,     &canonical::Linear,   &canonical::RmsNorm,
-                                  &canonical::Rotary, &canonical::Rope,     &canonical::Attention,
-                                  &canonical::Add,    &canonical::Multiply, &canonical::Silu};
+const Kernels kPortableKernels = {Isa::kPortable,        64,
+                                  &canonical::Linear,    &canonical::RmsNorm,
+                                  &canonical::Rotary,    &canonical::Rope,
+                                  &canonical::Attention, &canonical::Add,
+                                  &canonical::Multiply,  &canonical::Silu};
 
 // Two that clang 14's __builtin_cpu_supports does not know; their registers are those of AVX2 and
 // AVX-512.

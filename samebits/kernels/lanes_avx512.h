@@ -3,7 +3,9 @@
 
 struct LanesAvx512 {
   using F = __m512;
-  static constexpr int kRows = 4, kOuts = 6, kDecodeOuts = 8;
+  static constexpr int kDecodeOuts = 8;
+  static constexpr int kRows = 4, kOuts = 6, kPackedFrom = 4;
+  static constexpr int64_t kLinearRows = 128, kSteps = 64, kPiece = 96;
   static constexpr int kScoreQueries = 4, kScoreSums = 16;
   static constexpr int kContextQueries = 4, kContextChunks = 4;
 
@@ -106,8 +108,8 @@ struct LanesAvx512 {
     return Mul(Mul(e, a), b);
   }
 
-  // Reduce of 16 registers, all trees side by side: sums[i] is that of v[i].
-  static void ReduceAll(const F (&v)[16], float* sums) {
+  // Reduce of 16 registers, all trees side by side: lane i is the sum of v[i].
+  static F ReduceAll(const F (&v)[16]) {
     F quads[4];  // of v[i], v[4 + i], v[8 + i], v[12 + i]: four lanes each
     for (int i = 0; i < 4; ++i) {
       const auto fold8 = [](F x, F y) {
@@ -122,13 +124,55 @@ struct LanesAvx512 {
                  _mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0xff)));
     };
     const F a = fold2(quads[0], quads[1]), b = fold2(quads[2], quads[3]);
-    _mm512_storeu_ps(sums, Add(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)));
+    return Add(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+  }
+
+  static void ReduceAll(const F (&v)[16], float* sums) { _mm512_storeu_ps(sums, ReduceAll(v)); }
+  // The same of 8 registers: lane i is the sum of v[i].
+  static F ReduceAll(const F (&v)[8]) {
+    const auto fold8 = [](F x, F y) {
+      return Add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    };
+    const auto fold4 = [](F x, F y) {
+      return Add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+    };
+    const __m512d a = _mm512_castps_pd(fold4(fold8(v[0], v[2]), fold8(v[4], v[6])));
+    const __m512d b = _mm512_castps_pd(fold4(fold8(v[1], v[3]), fold8(v[5], v[7])));
+    const F c = Add(_mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0x00)),
+                    _mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0xff)));
+    const F d = Add(_mm512_shuffle_ps(c, c, 0x88), _mm512_shuffle_ps(c, c, 0xdd));
+    return _mm512_maskz_compress_ps(0x3333, d);
+  }
+
+  // A register of packed_linear.h.
+  using Register = __m512;
+  static constexpr int kPartLanes = 16;
+  static Register ZeroRegister() { return _mm512_setzero_ps(); }
+  static Register LoadRegister(const float* p) { return _mm512_load_ps(p); }
+  static void StoreRegister(float* p, Register v) { _mm512_store_ps(p, v); }
+  // The sums of 4 x 6 registers; those of a row `pitch` behind those of the row before.
+  static void StoreTotals(const Register (&v)[4][6], float* totals, int64_t pitch) {
+    const F a = ReduceAll({v[0][0], v[0][1], v[0][2], v[0][3], v[0][4], v[0][5], v[1][0], v[1][1],
+                           v[1][2], v[1][3], v[1][4], v[1][5], v[2][0], v[2][1], v[2][2], v[2][3]});
+    const F b = ReduceAll({v[2][4], v[2][5], v[3][0], v[3][1], v[3][2], v[3][3], v[3][4], v[3][5]});
+    const __m512i low = _mm512_castps_si512(a), high = _mm512_castps_si512(b);
+    const auto store = [](float* to, __m512i six) {
+      _mm512_mask_storeu_ps(to, 0x3f, _mm512_castsi512_ps(six));
+    };
+    store(totals, low);
+    store(totals + pitch, _mm512_alignr_epi32(high, low, 6));
+    store(totals + 2 * pitch, _mm512_alignr_epi32(high, low, 12));
+    store(totals + 3 * pitch, _mm512_alignr_epi32(high, high, 2));
   }
 
   // Pairs of bf16 as 16 words of 32 bits, the even element in the low half.
   struct P {
     __m512i bits;
   };
+  static F Odd(P p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(p.bits, _mm512_set1_epi32(INT32_C(-65536))));
+  }
+  static F Even(P p) { return _mm512_castsi512_ps(_mm512_slli_epi32(p.bits, 16)); }
   static P LoadPairs(const uint16_t* p) { return {_mm512_loadu_si512(p)}; }
   static P LoadPairs(const uint16_t* p, int64_t n) {
     return {_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p)};

@@ -28,7 +28,8 @@ class PagedBuffer {
 double ReadBandwidth(const PagedBuffer& buffer, ThreadPool& pool);
 
 // Floating-point operations a second (two a fused multiply-add) on registers alone, by all threads:
-// float32, or bfloat16 pairs where the instruction set has them. 0 for `portable`.
+// float32; for bfloat16 pairs, too, where the instruction set has them and they are faster. 0 for
+// `portable`.
 double PeakFlops(Isa isa, bool bfloat16, ThreadPool& pool);
 
 }  // namespace samebits

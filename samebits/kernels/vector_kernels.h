@@ -6,10 +6,9 @@
 // and Store<dtype>(p, F, n) (n of 16 elements, the others 0), LoadPairs(p), LoadPairs(p, n) (n of
 // 32 bf16), BroadcastPair(p) (two bf16 at p), InterleavePairs(even, odd, n) (null: zeros), Add,
 // Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, ReduceAll (of kScoreSums
-// registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kRows x kOuts (the register
-// block of many rows), kDecodeOuts (weight rows at once for few rows), kScoreQueries,
-// kContextQueries and kContextChunks (vector_attention.h). No include guard: it is meant to be
-// included once a source file, behind V.
+// registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kDecodeOuts (weight rows at
+// once for few rows), and what vector_attention.h and packed_linear.h ask for. No include guard: it
+// is meant to be included once a source file, behind V.
 
 template <DType dtype>
 using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
@@ -58,43 +57,25 @@ void Convert(const void* source, void* target, int64_t n) {
 
 // ---------------------------------------------------------------------------------------- linear
 
-// rows x outs dot products, every one in the order of canonical.h; x rows `size` apart, w rows
-// `w_pitch`.
-template <DType dtype, int rows, int outs>
+// Dot products of one row with `outs` weight rows, every one in the order of canonical.h; the
+// weight rows are `pitch` apart.
+template <DType dtype, int outs>
 inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
-                                                    const Element<dtype>* w, int64_t w_pitch,
-                                                    int64_t size, float (&sums)[rows][outs]) {
-  typename V::F acc[rows][outs];
-  for (int r = 0; r < rows; ++r) {
-    for (int o = 0; o < outs; ++o) acc[r][o] = V::Zero();
-  }
+                                                    const Element<dtype>* w, int64_t pitch,
+                                                    int64_t size, float (&sums)[outs]) {
+  typename V::F acc[outs];
+  for (auto& v : acc) v = V::Zero();
   constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
   const int64_t whole = size / kStep * kStep;
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
-    // The shorter side waits in registers, the longer one passes by.
-    if constexpr (rows <= outs) {
-      decltype(load(x)) xs[rows];
-      for (int r = 0; r < rows; ++r) xs[r] = load(x + r * size + k);
-      for (int o = 0; o < outs; ++o) {
-        const auto ws = load(w + o * w_pitch + k);
-        for (int r = 0; r < rows; ++r) acc[r][o] = V::MulAdd(acc[r][o], xs[r], ws);
-      }
-    } else {
-      decltype(load(x)) ws[outs];
-      for (int o = 0; o < outs; ++o) ws[o] = load(w + o * w_pitch + k);
-      for (int r = 0; r < rows; ++r) {
-        const auto xs = load(x + r * size + k);
-        for (int o = 0; o < outs; ++o) acc[r][o] = V::MulAdd(acc[r][o], xs, ws[o]);
-      }
-    }
+    const auto row = load(x + k);
+    for (int o = 0; o < outs; ++o) acc[o] = V::MulAdd(acc[o], row, load(w + o * pitch + k));
   };
   for (int64_t k = 0; k < whole; k += kStep) {
-    if constexpr (rows == 1) {
-      // What comes next, into the second-level cache: rows lie one after the other, so each stream
-      // goes on in the next row. Addresses beyond the end are harmless.
-      constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(Element<dtype>));
-      for (int o = 0; o < outs; ++o) __builtin_prefetch(w + o * w_pitch + k + kAhead, 0, 2);
-    }
+    // What comes next, into the second-level cache: rows lie one after the other, so each stream
+    // goes on in the next row. Addresses beyond the end are harmless.
+    constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(Element<dtype>));
+    for (int o = 0; o < outs; ++o) __builtin_prefetch(w + o * pitch + k + kAhead, 0, 2);
     step(
         k, [](const Element<dtype>* p) __attribute__((always_inline)) {
           if constexpr (dtype == DType::kBF16) {
@@ -115,9 +96,7 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
           }
         });
   }
-  for (int r = 0; r < rows; ++r) {
-    for (int o = 0; o < outs; ++o) sums[r][o] = V::Reduce(acc[r][o]);
-  }
+  for (int o = 0; o < outs; ++o) sums[o] = V::Reduce(acc[o]);
 }
 
 template <DType dtype>
@@ -129,34 +108,20 @@ float BiasAt(const LinearArgs& a, int64_t n) {
   return V::First(V::template Load<dtype>(rounded, 1));
 }
 
-// `outs` outputs from `out` on, out_pitch apart; their weight rows at w, as far apart times the
-// size of a row.
-template <DType dtype, int rows, int outs>
+// `outs` outputs of one row from `out` on, out_pitch apart; their weight rows at w, as far apart
+// times the size of a row.
+template <DType dtype, int outs>
 void LinearBlock(const LinearArgs& a, const Element<dtype>* w, int64_t row, int64_t out,
-                 int64_t out_pitch = 1) {
-  float sums[rows][outs];
-  DotBlock<dtype, rows, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
-                              out_pitch * a.in_features, a.in_features, sums);
-  auto* y = static_cast<Element<dtype>*>(a.y);
+                 int64_t out_pitch) {
+  float sums[outs];
+  DotBlock<dtype, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
+                        out_pitch * a.in_features, a.in_features, sums);
+  auto* y = static_cast<Element<dtype>*>(a.y) + row * a.out_features;
   for (int o = 0; o < outs; ++o) {
     const int64_t at = out + o * out_pitch;
-    const float bias = a.bias == nullptr ? 0.0F : BiasAt<dtype>(a, at);
-    for (int r = 0; r < rows; ++r) {
-      const float sum = a.bias == nullptr ? sums[r][o] : sums[r][o] + bias;
-      V::template Store<dtype>(y + (row + r) * a.out_features + at, V::Set(sum), 1);
-    }
+    const float sum = a.bias == nullptr ? sums[o] : sums[o] + BiasAt<dtype>(a, at);
+    V::template Store<dtype>(y + at, V::Set(sum), 1);
   }
-}
-
-// All rows of [row_begin, row_end) against `outs` weight rows at w.
-template <DType dtype, int outs>
-void LinearPanel(const LinearArgs& a, const Element<dtype>* w, int64_t row_begin, int64_t row_end,
-                 int64_t out) {
-  int64_t row = row_begin;
-  for (; row + V::kRows <= row_end; row += V::kRows) {
-    LinearBlock<dtype, V::kRows, outs>(a, w, row, out);
-  }
-  for (; row < row_end; ++row) LinearBlock<dtype, 1, outs>(a, w, row, out);
 }
 
 // `outs` weight rows in the model's dtype: as they lie, or converted.
@@ -186,7 +151,7 @@ __attribute__((noinline)) void LinearStreams(const LinearArgs& a, int64_t row_be
   const auto block = [&](int64_t pitch) {
     const Element<dtype>* w = WeightRows<dtype>(a, out, kStreams);
     for (int64_t row = row_begin; row < row_end; ++row) {
-      LinearBlock<dtype, 1, kStreams>(a, w, row, out, pitch);
+      LinearBlock<dtype, kStreams>(a, w, row, out, pitch);
     }
   };
   if (a.weight_dtype == dtype) {
@@ -197,39 +162,11 @@ __attribute__((noinline)) void LinearStreams(const LinearArgs& a, int64_t row_be
     for (; out + kStreams <= out_end; out += kStreams) block(1);
   }
   for (; out < out_end; ++out) {
-    LinearPanel<dtype, 1>(a, WeightRows<dtype>(a, out, 1), row_begin, row_end, out);
-  }
-}
-
-template <DType dtype>
-__attribute__((noinline)) void LinearBody(const LinearArgs& a, int64_t row_begin, int64_t row_end,
-                                          int64_t out_begin, int64_t out_end) {
-  // Rows of x that stay in the second-level cache while the weights pass by.
-  const int64_t row_bytes = a.in_features * static_cast<int64_t>(sizeof(Element<dtype>));
-  const int64_t block =
-      std::max<int64_t>(V::kRows, std::min<int64_t>(row_end - row_begin, (384 << 10) / row_bytes) /
-                                      V::kRows * V::kRows);
-  for (int64_t first = row_begin; first < row_end; first += block) {
-    const int64_t last = std::min(row_end, first + block);
-    if (last - first < V::kRows || V::kRows == 1) {
-      LinearStreams<dtype>(a, first, last, out_begin, out_end);
-      continue;
-    }
-    int64_t out = out_begin;
-    for (; out + V::kOuts <= out_end; out += V::kOuts) {
-      LinearPanel<dtype, V::kOuts>(a, WeightRows<dtype>(a, out, V::kOuts), first, last, out);
-    }
-    for (; out < out_end; ++out) {
-      LinearPanel<dtype, 1>(a, WeightRows<dtype>(a, out, 1), first, last, out);
+    const Element<dtype>* w = WeightRows<dtype>(a, out, 1);
+    for (int64_t row = row_begin; row < row_end; ++row) {
+      LinearBlock<dtype, 1>(a, w, row, out, 1);
     }
   }
-}
-
-void Linear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
-            int64_t out_end) {
-  const FlushDenormals flush(a.dtype == DType::kBF16);
-  WithDType(a.dtype,
-            [&]<DType dtype>() { LinearBody<dtype>(a, row_begin, row_end, out_begin, out_end); });
 }
 
 // -------------------------------------------------------------------------------------- the norm

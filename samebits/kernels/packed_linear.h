@@ -1,0 +1,327 @@
+// Linear layers of many rows; included behind vector_kernels.h, once a source file.
+//
+// A tile of kRows x kOuts sums stays in registers while both operands pass by, laid out for that
+// once a block in words of 32 bits: a float, or a pair of bf16 where one instruction multiplies
+// pairs. Where 16 lanes take two registers (AVX2), a tile of whole sums would be too small: lanes
+// never meet before the end, so the lower eight of all sums run over the block first, then the
+// upper eight. The layout is [part of the lanes][step][row][lane]. What a tile has summed up
+// waits in memory until the next block of the same sums; each lane adds its products in the order
+// of canonical.h.
+//
+// V gives: Register (kPartLanes words), ZeroRegister, LoadRegister, StoreRegister (aligned),
+// Step<pairs>(acc, x, w), Odd and Even (of P, as F), PairsPay() (one instruction multiplies pairs,
+// and faster than two multiply floats), kRows x kOuts (a tile), kPackedFrom (rows; fewer are read
+// as streams), kLinearRows, kSteps, kPiece.
+
+struct PackedLinear {
+  static constexpr int kRows = V::kRows, kOuts = V::kOuts, kTile = kRows * kOuts;
+  static constexpr int kLanes = V::kPartLanes, kParts = 16 / kLanes;
+  static constexpr int64_t kSteps = V::kSteps;  // of a block: a panel stays in the first cache
+  static constexpr int64_t kRowBlock = V::kLinearRows;  // rows of a block, in the second cache
+  static constexpr int64_t kPiece = V::kPiece;          // outputs whose sums wait there, too
+  static constexpr int64_t kQuadSize = kRows * kSteps * 16, kPanelSize = kOuts * kSteps * 16;
+  static constexpr int64_t kTileSize = kTile * 16;
+
+  // Steps of `count` elements.
+  template <DType dtype, bool pairs>
+  static int64_t Steps(int64_t count) {
+    if constexpr (pairs) return (count + 31) / 32;
+    return dtype == DType::kBF16 ? (count + 31) / 32 * 2 : (count + 15) / 16;
+  }
+
+  static void StoreParts(float* to, int64_t part, const typename V::F& v) {
+    typename V::Register registers[kParts];
+    std::memcpy(&registers, &v, sizeof(v));
+    for (int p = 0; p < kParts; ++p) V::StoreRegister(to + p * part, registers[p]);
+  }
+  static typename V::F LoadParts(const float* sums) {  // of a tile
+    typename V::Register registers[kParts];
+    for (int p = 0; p < kParts; ++p) {
+      registers[p] = V::LoadRegister(sums + p * (kTileSize / kParts));
+    }
+    typename V::F v;
+    std::memcpy(&v, &registers, sizeof(v));
+    return v;
+  }
+
+  // The words of one row; a step's lie `stride` words behind those of the step before, those of
+  // the next part of the lanes `part` words behind. bfloat16 as floats: the odd elements of 32,
+  // then the even ones. Missing elements are 0.
+  template <DType dtype, bool as_pairs>
+  static void PackRow(const Element<dtype>* from, int64_t count, int64_t stride, int64_t part,
+                      float* to) {
+    if constexpr (dtype == DType::kBF16) {
+      for (int64_t k = 0; k < count; k += 32) {
+        const typename V::P pairs =
+            k + 32 <= count ? V::LoadPairs(from + k) : V::LoadPairs(from + k, count - k);
+        if constexpr (as_pairs) {
+          StoreParts(to, part, std::bit_cast<typename V::F>(pairs));
+          to += stride;
+        } else {
+          StoreParts(to, part, V::Odd(pairs));
+          StoreParts(to + stride, part, V::Even(pairs));
+          to += 2 * stride;
+        }
+      }
+    } else {
+      for (int64_t k = 0; k < count; k += 16, to += stride) {
+        StoreParts(to, part,
+                   k + 16 <= count ? V::template Load<dtype>(from + k)
+                                   : V::template Load<dtype>(from + k, count - k));
+      }
+    }
+  }
+
+  // `rows` of `tile` rows at `from`, `pitch` elements apart; the others are 0.
+  template <DType dtype, bool pairs, int tile>
+  static void PackTile(const Element<dtype>* from, int64_t pitch, int64_t rows, int64_t count,
+                       float* to) {
+    const int64_t stride = tile * kLanes, part = tile * kSteps * kLanes;
+    for (int64_t r = 0; r < tile; ++r) {
+      if (r < rows) {
+        PackRow<dtype, pairs>(from + r * pitch, count, stride, part, to + r * kLanes);
+        continue;
+      }
+      for (int64_t s = 0; s < Steps<dtype, pairs>(count); ++s) {
+        StoreParts(to + r * kLanes + s * stride, part, V::Zero());
+      }
+    }
+  }
+
+  // One part of the lanes of a tile over the steps of a block; `sums`: [row][out][lane]. At the
+  // end of whole sums (totals not null): totals[row * pitch + out].
+  template <bool pairs, typename Lanes = V>
+  static __attribute__((noinline)) void RunPart(const float* x, const float* w, int64_t steps,
+                                                bool first, float* sums, float* totals,
+                                                int64_t pitch) {
+    typename V::Register acc[kRows][kOuts];
+    for (int r = 0; r < kRows; ++r) {
+      for (int o = 0; o < kOuts; ++o) {
+        acc[r][o] = first ? V::ZeroRegister() : V::LoadRegister(sums + (r * kOuts + o) * kLanes);
+      }
+    }
+    // The rows of x that come next on their way into the first cache: some tens of cycles.
+    constexpr int kAhead = 2;
+    const auto step = [&](const float* xs, const float* ws) __attribute__((always_inline)) {
+      typename V::Register held[kOuts];
+      for (int o = 0; o < kOuts; ++o) held[o] = V::LoadRegister(ws + o * kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        if (r * kLanes % 16 == 0) __builtin_prefetch(xs + (kAhead * kRows + r) * kLanes);
+        const typename V::Register passing = V::LoadRegister(xs + r * kLanes);
+        for (int o = 0; o < kOuts; ++o) {
+          acc[r][o] = V::template Step<pairs>(acc[r][o], passing, held[o]);
+        }
+      }
+    };
+    constexpr int kUnroll = 4;
+    for (; steps >= kUnroll;
+         steps -= kUnroll, x += kUnroll * kRows * kLanes, w += kUnroll * kOuts * kLanes) {
+      for (int i = 0; i < kUnroll; ++i) step(x + i * kRows * kLanes, w + i * kOuts * kLanes);
+    }
+    for (; steps > 0; --steps, x += kRows * kLanes, w += kOuts * kLanes) step(x, w);
+    if constexpr (kParts == 1) {
+      if (totals != nullptr) return Lanes::StoreTotals(acc, totals, pitch);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int o = 0; o < kOuts; ++o) {
+        V::StoreRegister(sums + (r * kOuts + o) * kLanes, acc[r][o]);
+      }
+    }
+  }
+
+  // The trees of canonical.h for a tile whose lanes lie in several parts: likewise.
+  static void ReduceTile(const float* sums, float* totals, int64_t pitch) {
+    static_assert(kParts == 1 || kRows == V::kScoreSums);
+    for (int o = 0; o < kOuts; ++o) {
+      typename V::F v[V::kScoreSums];
+      for (int r = 0; r < kRows; ++r) v[r] = LoadParts(sums + (r * kOuts + o) * kLanes);
+      float of_rows[V::kScoreSums];
+      V::ReduceAll(v, of_rows);
+      for (int r = 0; r < kRows; ++r) totals[r * pitch + o] = of_rows[r];
+    }
+  }
+
+  // Scratch of this thread, in floats.
+  struct Space {
+    float* x;            // packed rows of a row block: [block][quad]
+    float* w;            // packed block of kOuts weight rows
+    float* sums;         // lanes of all sums: [panel][quad][part][row][out][lane]
+    float* totals;       // [row][piece]
+    float* bias;         // of the piece
+    std::byte* rounded;  // a block of weight rows, or biases, in the model's dtype
+  };
+
+  template <DType dtype, bool pairs>
+  struct Call {
+    const LinearArgs& a;
+    int64_t row_begin, row_end, out_begin, out_end;
+    Space space{};
+    int64_t row_block = 0, rows = 0;  // rows at a time: all times alike, but for the last
+    int64_t block = 0;                // products of a block: likewise
+    int64_t piece = 0;                // outputs at a time: likewise
+    int64_t quads = 0;                // of the row block
+    int64_t first_out = 0, last_out = 0, panels = 0;  // of the piece
+
+    static constexpr int64_t kBlock = kSteps * (pairs ? 32 : 16);
+
+    void Prepare() {
+      const auto even = [](int64_t count, int64_t most, int64_t unit) {
+        const int64_t parts = (count + most - 1) / most;
+        return ((count + parts - 1) / parts + unit - 1) / unit * unit;
+      };
+      row_block = even(row_end - row_begin, kRowBlock, kRows);
+      block = even(a.in_features, kBlock, 32);
+      piece = even(out_end - out_begin, kPiece, kOuts);
+      const int64_t blocks = (a.in_features + block - 1) / block;
+      const int64_t tiles = piece / kOuts * (row_block / kRows);
+      const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
+      space.x = reinterpret_cast<float*>(Scratch<4>(floats(blocks * row_block * kSteps * 16)));
+      space.w = reinterpret_cast<float*>(Scratch<5>(floats(kPanelSize)));
+      space.sums = reinterpret_cast<float*>(Scratch<6>(floats(tiles * kTileSize)));
+      space.totals = reinterpret_cast<float*>(Scratch<7>(floats(tiles * kTile)));
+      space.bias = reinterpret_cast<float*>(Scratch<8>(floats(piece)));
+      space.rounded = Scratch<0>(floats(kOuts * kBlock + piece + 16));
+    }
+
+    float* PackedRows(int64_t k) const { return space.x + k / block * quads * kQuadSize; }
+
+    void PackRows(int64_t row) const {
+      const auto* x = static_cast<const Element<dtype>*>(a.x) + row * a.in_features;
+      for (int64_t k = 0; k < a.in_features; k += block) {
+        const int64_t count = std::min(block, a.in_features - k);
+        for (int64_t q = 0; q < quads; ++q) {
+          PackTile<dtype, pairs, kRows>(x + q * kRows * a.in_features + k, a.in_features,
+                                        std::min<int64_t>(kRows, rows - q * kRows), count,
+                                        PackedRows(k) + q * kQuadSize);
+        }
+      }
+    }
+
+    void PackWeights(int64_t out, int64_t k, int64_t count) const {
+      const int64_t outs = std::min<int64_t>(last_out - out, kOuts);
+      if (a.weight_dtype == dtype) {
+        const auto* w = static_cast<const Element<dtype>*>(a.w) + out * a.in_features + k;
+        return PackTile<dtype, pairs, kOuts>(w, a.in_features, outs, count, space.w);
+      }
+      auto* rounded = reinterpret_cast<Element<dtype>*>(space.rounded);
+      WithDType(a.weight_dtype, [&]<DType from>() {
+        const auto* w = static_cast<const Element<from>*>(a.w) + out * a.in_features + k;
+        for (int64_t o = 0; o < outs; ++o) {
+          Convert<from, dtype>(w + o * a.in_features, rounded + o * count, count);
+        }
+      });
+      PackTile<dtype, pairs, kOuts>(rounded, count, outs, count, space.w);
+    }
+
+    // The weights of the next panel on their way into the caches, some lines a tile.
+    struct Ahead {
+      const std::byte* first;  // of the block, in the first row
+      int64_t pitch, lines;    // bytes from row to row; cache lines of the block in a row
+      int64_t rows, a_tile;    // rows; lines that a tile fetches: within one row
+      void Fetch(int64_t tile) const {
+        const int64_t parts = (lines + a_tile - 1) / a_tile;
+        const int64_t row = tile / parts, line = tile % parts * a_tile;
+        if (row >= rows) return;
+        const std::byte* at = first + row * pitch + line * 64;
+        for (int64_t i = 0; i < a_tile; ++i) __builtin_prefetch(at + i * 64, 0, 2);
+      }
+    };
+    Ahead LookAhead(int64_t out, int64_t k) const {
+      const int64_t size = DTypeSize(a.weight_dtype), count = std::min(block, a.in_features - k);
+      const int64_t lines = (count * size + 63) / 64;
+      const int64_t outs = std::min<int64_t>(kOuts, last_out - out);
+      const int64_t tiles_a_row = std::max<int64_t>(1, quads / outs);
+      return {static_cast<const std::byte*>(a.w) + (out * a.in_features + k) * size,
+              a.in_features * size, lines, outs, (lines + tiles_a_row - 1) / tiles_a_row};
+    }
+
+    void Block(int64_t k) const {
+      const int64_t count = std::min(block, a.in_features - k);
+      const int64_t steps = Steps<dtype, pairs>(count);
+      const float* x = PackedRows(k);
+      const bool first = k == 0, last = k + block >= a.in_features;
+      for (int64_t p = 0; p < panels; ++p) {
+        PackWeights(first_out + p * kOuts, k, count);
+        const bool ends = p + 1 == panels;
+        const int64_t next_k = !ends ? k : last ? 0 : k + block;
+        const Ahead ahead = LookAhead(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
+        // Sums that are complete at once need no place of their own.
+        float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
+        float* const totals = space.totals + p * kOuts;
+        for (int64_t q = 0; q < quads; ++q) {
+          ahead.Fetch(q);
+          if (!first) {
+            for (int i = 0; i < kTile; ++i) {
+              __builtin_prefetch(sums + (q + 1) * kTileSize + i * 16);
+            }
+          }
+          float* const tile = sums + q * kTileSize;
+          float* const to = totals + q * kRows * piece;
+          for (int64_t part = 0; part < kParts; ++part) {
+            RunPart<pairs>(x + q * kQuadSize + part * (kQuadSize / kParts),
+                           space.w + part * (kPanelSize / kParts), steps, first,
+                           tile + part * (kTileSize / kParts), last ? to : nullptr, piece);
+          }
+          if (last && kParts > 1) ReduceTile(tile, to, piece);
+        }
+      }
+    }
+
+    void Store(int64_t row) const {
+      const int64_t count = last_out - first_out;
+      float* bias = nullptr;
+      if (a.bias != nullptr) {
+        auto* rounded = reinterpret_cast<Element<dtype>*>(space.rounded);
+        WithDType(a.weight_dtype, [&]<DType from>() {
+          Convert<from, dtype>(static_cast<const Element<from>*>(a.bias) + first_out, rounded,
+                               count);
+        });
+        bias = space.bias;
+        Convert<dtype, DType::kF32>(rounded, bias, count);
+      }
+      auto* y = static_cast<Element<dtype>*>(a.y);
+      for (int64_t r = 0; r < rows; ++r) {
+        const float* totals = space.totals + r * piece;
+        Element<dtype>* to = y + (row + r) * a.out_features + first_out;
+        for (int64_t o = 0; o < count; o += 16) {
+          const int64_t n = std::min<int64_t>(16, count - o);
+          typename V::F v = V::template Load<DType::kF32>(totals + o, n);
+          if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n));
+          V::template Store<dtype>(to + o, v, n);
+        }
+      }
+    }
+
+    __attribute__((noinline)) void Run() {
+      Prepare();
+      for (int64_t row = row_begin; row < row_end; row += row_block) {
+        rows = std::min(row_block, row_end - row);
+        quads = (rows + kRows - 1) / kRows;
+        PackRows(row);
+        for (first_out = out_begin; first_out < out_end; first_out = last_out) {
+          last_out = std::min(out_end, first_out + piece);
+          panels = (last_out - first_out + kOuts - 1) / kOuts;
+          for (int64_t k = 0; k < a.in_features; k += block) Block(k);
+          Store(row);
+        }
+      }
+    }
+  };
+};
+
+void Linear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+            int64_t out_end) {
+  if (row_begin >= row_end || out_begin >= out_end) return;
+  const FlushDenormals flush(a.dtype == DType::kBF16);
+  WithDType(a.dtype, [&]<DType dtype>() {
+    if (row_end - row_begin < V::kPackedFrom) {
+      return LinearStreams<dtype>(a, row_begin, row_end, out_begin, out_end);
+    }
+    if constexpr (dtype == DType::kBF16) {
+      if (V::PairsPay()) {
+        return PackedLinear::Call<dtype, true>{a, row_begin, row_end, out_begin, out_end}.Run();
+      }
+    }
+    PackedLinear::Call<dtype, false>{a, row_begin, row_end, out_begin, out_end}.Run();
+  });
+}

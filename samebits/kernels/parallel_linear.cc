@@ -1,0 +1,26 @@
+#include "samebits/kernels/parallel_linear.h"
+
+#include <algorithm>
+
+namespace samebits {
+
+void ParallelLinear(const Kernels& kernels, ThreadPool& pool, const LinearArgs& args) {
+  constexpr int64_t kBlock = 24;     // a multiple of what the kernels take at once
+  constexpr int64_t kFewOuts = 96;   // for fewer outputs it does not pay to prepare rows
+  constexpr int64_t kPerThread = 8;  // pieces: who is kept from working is waited for that long
+  const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
+  const int64_t outs = args.out_features;
+  const int64_t blocks = parts(args.rows, kernels.linear_rows);
+  const int64_t wanted = parts(kPerThread * pool.threads(), blocks);
+  const int64_t least = args.rows == 1 ? kBlock : kFewOuts;
+  const int64_t piece_outs = parts(std::max(least, parts(outs, wanted)), kBlock) * kBlock;
+  const int64_t piece_rows = parts(args.rows, blocks);
+  // Pieces of the same weights follow one another.
+  pool.ParallelFor(parts(outs, piece_outs) * blocks, [&](int64_t piece) {
+    const int64_t row = piece % blocks * piece_rows, out = piece / blocks * piece_outs;
+    kernels.linear(args, std::min(row, args.rows), std::min(args.rows, row + piece_rows), out,
+                   std::min(outs, out + piece_outs));
+  });
+}
+
+}  // namespace samebits
