@@ -88,12 +88,18 @@ struct PackedLinear {
     }
   }
 
+  // Cache lines to be fetched, one a step: where they lie from `base` on.
+  struct Lines {
+    const std::byte* base = nullptr;
+    const int32_t* offsets = nullptr;
+  };
+
   // One part of the lanes of a tile over the steps of a block; `sums`: [row][out][lane]. At the
   // end of whole sums (totals not null): totals[row * pitch + out].
-  template <bool pairs, typename Lanes = V>
+  template <bool pairs, bool fetch, typename Lanes = V>
   static __attribute__((noinline)) void RunPart(const float* x, const float* w, int64_t steps,
                                                 bool first, float* sums, float* totals,
-                                                int64_t pitch) {
+                                                int64_t pitch, Lines lines) {
     typename V::Register acc[kRows][kOuts];
     for (int r = 0; r < kRows; ++r) {
       for (int o = 0; o < kOuts; ++o) {
@@ -103,6 +109,7 @@ struct PackedLinear {
     // The rows of x that come next on their way into the first cache: some tens of cycles.
     constexpr int kAhead = 2;
     const auto step = [&](const float* xs, const float* ws) __attribute__((always_inline)) {
+      if constexpr (fetch) __builtin_prefetch(lines.base + *lines.offsets++, 0, 2);
       typename V::Register held[kOuts];
       for (int o = 0; o < kOuts; ++o) held[o] = V::LoadRegister(ws + o * kLanes);
       for (int r = 0; r < kRows; ++r) {
@@ -148,6 +155,7 @@ struct PackedLinear {
     float* sums;         // lanes of all sums: [panel][quad][part][row][out][lane]
     float* totals;       // [row][piece]
     float* bias;         // of the piece
+    int32_t* ahead;      // where the cache lines of a block of weights lie, from its first on
     std::byte* rounded;  // a block of weight rows, or biases, in the model's dtype
   };
 
@@ -163,6 +171,8 @@ struct PackedLinear {
     int64_t first_out = 0, last_out = 0, panels = 0;  // of the piece
 
     static constexpr int64_t kBlock = kSteps * (pairs ? 32 : 16);
+    // Of float32 weights in a block, and of one more tile.
+    static constexpr int64_t kMostLines = kOuts * (kBlock / 16 + 1) + kSteps;
 
     void Prepare() {
       const auto even = [](int64_t count, int64_t most, int64_t unit) {
@@ -180,6 +190,7 @@ struct PackedLinear {
       space.sums = reinterpret_cast<float*>(Scratch<6>(floats(tiles * kTileSize)));
       space.totals = reinterpret_cast<float*>(Scratch<7>(floats(tiles * kTile)));
       space.bias = reinterpret_cast<float*>(Scratch<8>(floats(piece)));
+      space.ahead = reinterpret_cast<int32_t*>(Scratch<9>(floats(kMostLines)));
       space.rounded = Scratch<0>(floats(kOuts * kBlock + piece + 16));
     }
 
@@ -213,43 +224,39 @@ struct PackedLinear {
       PackTile<dtype, pairs, kOuts>(rounded, count, outs, count, space.w);
     }
 
-    // The weights of the next panel on their way into the caches, some lines a tile.
-    struct Ahead {
-      const std::byte* first;  // of the block, in the first row
-      int64_t pitch, lines;    // bytes from row to row; cache lines of the block in a row
-      int64_t rows, a_tile;    // rows; lines that a tile fetches: within one row
-      void Fetch(int64_t tile) const {
-        const int64_t parts = (lines + a_tile - 1) / a_tile;
-        const int64_t row = tile / parts, line = tile % parts * a_tile;
-        if (row >= rows) return;
-        const std::byte* at = first + row * pitch + line * 64;
-        for (int64_t i = 0; i < a_tile; ++i) __builtin_prefetch(at + i * 64, 0, 2);
+    // Fills `ahead`; returns how many steps fetch a line.
+    int64_t LookAhead(int64_t count) const {
+      const int64_t size = DTypeSize(a.weight_dtype), lines = (count * size + 63) / 64;
+      int64_t filled = 0;
+      for (int64_t o = 0; o < kOuts; ++o) {
+        for (int64_t i = 0; i < lines; ++i) {
+          space.ahead[filled++] = static_cast<int32_t>(o * a.in_features * size + i * 64);
+        }
       }
-    };
-    Ahead LookAhead(int64_t out, int64_t k) const {
-      const int64_t size = DTypeSize(a.weight_dtype), count = std::min(block, a.in_features - k);
-      const int64_t lines = (count * size + 63) / 64;
-      const int64_t outs = std::min<int64_t>(kOuts, last_out - out);
-      const int64_t tiles_a_row = std::max<int64_t>(1, quads / outs);
-      return {static_cast<const std::byte*>(a.w) + (out * a.in_features + k) * size,
-              a.in_features * size, lines, outs, (lines + tiles_a_row - 1) / tiles_a_row};
+      std::fill(space.ahead + filled, space.ahead + kMostLines, 0);
+      return filled;
+    }
+    const std::byte* WeightsAt(int64_t out, int64_t k) const {
+      return static_cast<const std::byte*>(a.w) +
+             (out * a.in_features + k) * DTypeSize(a.weight_dtype);
     }
 
     void Block(int64_t k) const {
       const int64_t count = std::min(block, a.in_features - k);
       const int64_t steps = Steps<dtype, pairs>(count);
       const float* x = PackedRows(k);
+      const int64_t lines = LookAhead(count);
       const bool first = k == 0, last = k + block >= a.in_features;
       for (int64_t p = 0; p < panels; ++p) {
         PackWeights(first_out + p * kOuts, k, count);
         const bool ends = p + 1 == panels;
         const int64_t next_k = !ends ? k : last ? 0 : k + block;
-        const Ahead ahead = LookAhead(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
+        const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
+        int64_t fetched = 0;
         // Sums that are complete at once need no place of their own.
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
         float* const totals = space.totals + p * kOuts;
         for (int64_t q = 0; q < quads; ++q) {
-          ahead.Fetch(q);
           if (!first) {
             for (int i = 0; i < kTile; ++i) {
               __builtin_prefetch(sums + (q + 1) * kTileSize + i * 16);
@@ -258,9 +265,15 @@ struct PackedLinear {
           float* const tile = sums + q * kTileSize;
           float* const to = totals + q * kRows * piece;
           for (int64_t part = 0; part < kParts; ++part) {
-            RunPart<pairs>(x + q * kQuadSize + part * (kQuadSize / kParts),
-                           space.w + part * (kPanelSize / kParts), steps, first,
-                           tile + part * (kTileSize / kParts), last ? to : nullptr, piece);
+            // The first tiles fetch the weights of the next panel, all the others nothing.
+            const bool fetches = fetched < lines;
+            (fetches ? RunPart<pairs, true>
+                     : RunPart<pairs, false>)(x + q * kQuadSize + part * (kQuadSize / kParts),
+                                              space.w + part * (kPanelSize / kParts), steps, first,
+                                              tile + part * (kTileSize / kParts),
+                                              last ? to : nullptr, piece,
+                                              {next, space.ahead + fetched});
+            if (fetches) fetched += steps;
           }
           if (last && kParts > 1) ReduceTile(tile, to, piece);
         }
