@@ -44,14 +44,18 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
     int64_t head_begin, head_end, row_begin, row_end;
   };
   const int64_t group = a.heads / a.kv_heads;  // heads that share keys and values
-  constexpr int64_t kRows = 8;
-  int64_t blocks = 0;
-  for (const AttentionPart& part : parts) blocks += (part.args.rows + kRows - 1) / kRows;
-  // Sharing the reads of keys and values is worth less than a thread that has nothing to do.
-  const int64_t piece_heads = blocks * a.kv_heads >= pool_.threads() ? group : 1;
+  constexpr int64_t kRows = 16;                // a multiple of those of a tile, mostly
+  int64_t groups = 0;
+  for (const AttentionPart& part : parts) {
+    groups += (part.args.rows + kRows - 1) / kRows * a.kv_heads;
+  }
+  // The heads of a group share what is read; the groups that are left over when all threads had as
+  // many are cut into heads, so that no thread has nothing to do.
+  const int64_t whole = groups / pool_.threads() * pool_.threads();
+  int64_t seen = 0;
   std::vector<Piece> pieces;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const AttentionPart& part = parts[i];
+  for (size_t at = 0; at < parts.size(); ++at) {
+    const AttentionPart& part = parts[at];
     SAMEBITS_CHECK(part.padding == 0, "canonical sequences are ragged, not padded");
     if (part.recorder != nullptr &&
         (part.recorder->Wants(node.outputs[0]) || part.recorder->Wants(node.outputs[1]))) {
@@ -59,9 +63,12 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
       continue;
     }
     const int64_t rows = part.args.rows;
-    for (int64_t head = 0; head < a.heads; head += piece_heads) {
-      for (int64_t row = 0; row < rows; row += kRows) {
-        pieces.push_back({i, head, head + piece_heads, row, std::min(rows, row + kRows)});
+    for (int64_t head = 0; head < a.heads; head += group) {
+      for (int64_t row = 0; row < rows; row += kRows, ++seen) {
+        const int64_t step = seen < whole ? group : 1, end = std::min(rows, row + kRows);
+        for (int64_t i = 0; i < group; i += step) {
+          pieces.push_back({at, head + i, head + i + step, row, end});
+        }
       }
     }
   }

@@ -21,7 +21,7 @@ struct Query {
 // What a tile reads. base: a multiple of 16, so that lanes are those of the keys' numbers.
 template <DType dtype>
 struct Tile {
-  static constexpr int64_t kQueries = 8;
+  static constexpr int64_t kQueries = 16;
   Query<dtype> queries[kQueries];
   int64_t count = 0;
   int64_t base = 0, end = 0;
@@ -307,6 +307,15 @@ __attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>
   }
 }
 
+// Rows for a tile of at most `queries`: so many that none is left over where they run together.
+inline int64_t RowsOfTile(int64_t heads, int64_t queries) {
+  const int64_t most = std::max<int64_t>(1, queries / heads);
+  for (int64_t rows = most; rows > most / 2; --rows) {
+    if (rows * heads % V::kContextQueries == 0) return rows;
+  }
+  return most;
+}
+
 // Tiles of the heads [head_begin, head_end) of one group and rows next to one another.
 template <DType dtype>
 void AttentionGroup(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
@@ -314,7 +323,7 @@ void AttentionGroup(const AttentionArgs& a, int64_t head_begin, int64_t head_end
   using E = Element<dtype>;
   const int64_t heads = head_end - head_begin, d = a.head_dim;
   const int64_t kv = head_begin / (a.heads / a.kv_heads) * a.kv_head_stride;
-  const int64_t rows = std::max<int64_t>(1, Tile<dtype>::kQueries / heads);
+  const int64_t rows = RowsOfTile(heads, Tile<dtype>::kQueries);
   for (int64_t first = row_begin; first < row_end; first += rows) {
     Tile<dtype> tile;
     tile.k = static_cast<const E*>(a.k) + kv;
