@@ -107,6 +107,12 @@ MapRule ParseRule(const Json& json, const std::string& place) {
   } else {
     rule.to = {StringField(json, "to", place)};
   }
+  for (const std::string& to : rule.to) {
+    if (to.find("{N}") != std::string::npos && rule.from.find("{N}") == std::string::npos) {
+      Fail(ErrorCode::kBadInput, "{}: {{N}} in 'to' ({}) and none in 'from' ({})", place,
+           Excerpt(Json(to)), Excerpt(Json(rule.from)));
+    }
+  }
   if (HasField(json, "take")) {
     if (!json["take"].is_array()) {
       Fail(ErrorCode::kBadInput, "{}: 'take': expected a list of [axis, index]", place);

@@ -113,6 +113,8 @@ TEST_F(TraceMapTest, WhatCanNotBeIsRefused) {
   EXPECT_THAT(Message(R"({"from": "qkv", "to": "y", "split": {"axis": 1, "sizes": [8, 8]}})"),
               HasSubstr("1 names for 2 parts"));
   EXPECT_THAT(Message(R"({"from": "qkv"})"), HasSubstr("'to'"));
+  EXPECT_THAT(Message(R"({"from": "qkv", "to": "model.layers.{N}"})"),
+              HasSubstr("none in 'from' (\"qkv\")"));
 }
 
 TEST_F(TraceMapTest, SuggestsNamesAndAMapThatWorks) {
