@@ -328,7 +328,7 @@ void Linear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out
   const FlushDenormals flush(a.dtype == DType::kBF16);
   WithDType(a.dtype, [&]<DType dtype>() {
     if (row_end - row_begin < V::kPackedFrom) {
-      return LinearStreams<dtype>(a, row_begin, row_end, out_begin, out_end);
+      return LinearFewRows<dtype>(a, row_begin, row_end, out_begin, out_end);
     }
     if constexpr (dtype == DType::kBF16) {
       if (V::PairsPay()) {

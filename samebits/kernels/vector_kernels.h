@@ -58,41 +58,44 @@ void Convert(const void* source, void* target, int64_t n) {
 // ---------------------------------------------------------------------------------------- linear
 
 // Dot products of one row with `outs` weight rows, every one in the order of canonical.h; the
-// weight rows are `pitch` apart.
-template <DType dtype, int outs>
+// weight rows are `pitch` apart, in another dtype only where that is widened to float32.
+template <DType dtype, DType weights, int outs>
 inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
-                                                    const Element<dtype>* w, int64_t pitch,
+                                                    const Element<weights>* w, int64_t pitch,
                                                     int64_t size, float (&sums)[outs]) {
+  static_assert(weights == dtype || dtype == DType::kF32);
   typename V::F acc[outs];
   for (auto& v : acc) v = V::Zero();
   constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
   const int64_t whole = size / kStep * kStep;
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
-    const auto row = load(x + k);
-    for (int o = 0; o < outs; ++o) acc[o] = V::MulAdd(acc[o], row, load(w + o * pitch + k));
+    const auto row = load.template operator()<dtype>(x + k);
+    for (int o = 0; o < outs; ++o) {
+      acc[o] = V::MulAdd(acc[o], row, load.template operator()<weights>(w + o * pitch + k));
+    }
   };
   for (int64_t k = 0; k < whole; k += kStep) {
     // What comes next, into the second-level cache: rows lie one after the other, so each stream
     // goes on in the next row. Addresses beyond the end are harmless.
-    constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(Element<dtype>));
+    constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(Element<weights>));
     for (int o = 0; o < outs; ++o) __builtin_prefetch(w + o * pitch + k + kAhead, 0, 2);
     step(
-        k, [](const Element<dtype>* p) __attribute__((always_inline)) {
+        k, []<DType type>(const Element<type>* p) __attribute__((always_inline)) {
           if constexpr (dtype == DType::kBF16) {
             return V::LoadPairs(p);
           } else {
-            return V::template Load<dtype>(p);
+            return V::template Load<type>(p);
           }
         });
   }
   if (whole < size) {
     const int64_t rest = size - whole;
     step(
-        whole, [rest](const Element<dtype>* p) __attribute__((always_inline)) {
+        whole, [rest]<DType type>(const Element<type>* p) __attribute__((always_inline)) {
           if constexpr (dtype == DType::kBF16) {
             return V::LoadPairs(p, rest);
           } else {
-            return V::template Load<dtype>(p, rest);
+            return V::template Load<type>(p, rest);
           }
         });
   }
@@ -110,12 +113,12 @@ float BiasAt(const LinearArgs& a, int64_t n) {
 
 // `outs` outputs of one row from `out` on, out_pitch apart; their weight rows at w, as far apart
 // times the size of a row.
-template <DType dtype, int outs>
-void LinearBlock(const LinearArgs& a, const Element<dtype>* w, int64_t row, int64_t out,
+template <DType dtype, DType weights, int outs>
+void LinearBlock(const LinearArgs& a, const Element<weights>* w, int64_t row, int64_t out,
                  int64_t out_pitch) {
   float sums[outs];
-  DotBlock<dtype, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
-                        out_pitch * a.in_features, a.in_features, sums);
+  DotBlock<dtype, weights, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
+                                 out_pitch * a.in_features, a.in_features, sums);
   auto* y = static_cast<Element<dtype>*>(a.y) + row * a.out_features;
   for (int o = 0; o < outs; ++o) {
     const int64_t at = out + o * out_pitch;
@@ -124,49 +127,63 @@ void LinearBlock(const LinearArgs& a, const Element<dtype>* w, int64_t row, int6
   }
 }
 
-// `outs` weight rows in the model's dtype: as they lie, or converted.
-template <DType dtype>
-const Element<dtype>* WeightRows(const LinearArgs& a, int64_t out, int64_t outs) {
-  if (a.weight_dtype == dtype) {
-    return static_cast<const Element<dtype>*>(a.w) + out * a.in_features;
-  }
-  const int64_t count = outs * a.in_features;
-  auto* panel = reinterpret_cast<Element<dtype>*>(
-      Scratch<0>(static_cast<size_t>(count) * sizeof(Element<dtype>)));
-  WithDType(a.weight_dtype, [&]<DType from>() {
-    Convert<from, dtype>(static_cast<const Element<from>*>(a.w) + out * a.in_features, panel,
-                         count);
-  });
-  return panel;
-}
-
 // Few rows: bound by memory. The weights are read as kDecodeOuts streams, each a part of the rows
 // from its beginning to its end, however short a row is; with so few rows there is nothing to keep
 // in registers but sums.
-template <DType dtype>
+template <DType dtype, DType weights>
 __attribute__((noinline)) void LinearStreams(const LinearArgs& a, int64_t row_begin,
                                              int64_t row_end, int64_t out_begin, int64_t out_end) {
   constexpr int kStreams = V::kDecodeOuts;
-  int64_t out = out_begin;
-  const auto block = [&](int64_t pitch) {
-    const Element<dtype>* w = WeightRows<dtype>(a, out, kStreams);
+  const auto block = [&]<int outs>(int64_t out, int64_t pitch) {
+    const auto* w = static_cast<const Element<weights>*>(a.w) + out * a.in_features;
     for (int64_t row = row_begin; row < row_end; ++row) {
-      LinearBlock<dtype, kStreams>(a, w, row, out, pitch);
+      LinearBlock<dtype, weights, outs>(a, w, row, out, pitch);
     }
   };
-  if (a.weight_dtype == dtype) {
-    const int64_t part = (out_end - out_begin) / kStreams;
-    for (; out < out_begin + part; ++out) block(part);
-    out = out_begin + part * kStreams;
-  } else {
-    for (; out + kStreams <= out_end; out += kStreams) block(1);
+  // Streams at whole pages from one another meet in the same sets of the caches.
+  constexpr int64_t kPage = 4096;
+  const int64_t row_bytes = a.in_features * static_cast<int64_t>(sizeof(Element<weights>));
+  int64_t part = (out_end - out_begin) / kStreams;
+  if (part > 1 && part * row_bytes % kPage == 0) --part;
+  for (int64_t out = out_begin; out < out_begin + part; ++out) {
+    block.template operator()<kStreams>(out, part);
   }
-  for (; out < out_end; ++out) {
-    const Element<dtype>* w = WeightRows<dtype>(a, out, 1);
+  int64_t out = out_begin + part * kStreams;
+  for (; out + kStreams <= out_end; out += kStreams) block.template operator()<kStreams>(out, 1);
+  for (; out < out_end; ++out) block.template operator()<1>(out, 1);
+}
+
+// The same with weights that are rounded to the model's dtype first, kDecodeOuts rows at a time.
+template <DType dtype>
+__attribute__((noinline)) void LinearRounded(const LinearArgs& a, int64_t row_begin,
+                                             int64_t row_end, int64_t out_begin, int64_t out_end) {
+  constexpr int kOuts = V::kDecodeOuts;
+  auto* panel = reinterpret_cast<Element<dtype>*>(
+      Scratch<0>(static_cast<size_t>(kOuts * a.in_features) * sizeof(Element<dtype>)));
+  const auto block = [&]<int outs>(int64_t out) {
+    WithDType(a.weight_dtype, [&]<DType from>() {
+      Convert<from, dtype>(static_cast<const Element<from>*>(a.w) + out * a.in_features, panel,
+                           outs * a.in_features);
+    });
     for (int64_t row = row_begin; row < row_end; ++row) {
-      LinearBlock<dtype, 1>(a, w, row, out, 1);
+      LinearBlock<dtype, dtype, outs>(a, panel, row, out, 1);
     }
-  }
+  };
+  int64_t out = out_begin;
+  for (; out + kOuts <= out_end; out += kOuts) block.template operator()<kOuts>(out);
+  for (; out < out_end; ++out) block.template operator()<1>(out);
+}
+
+template <DType dtype>
+void LinearFewRows(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+                   int64_t out_end) {
+  WithDType(a.weight_dtype, [&]<DType weights>() {
+    if constexpr (weights == dtype || dtype == DType::kF32) {
+      LinearStreams<dtype, weights>(a, row_begin, row_end, out_begin, out_end);
+    } else {
+      LinearRounded<dtype>(a, row_begin, row_end, out_begin, out_end);
+    }
+  });
 }
 
 // -------------------------------------------------------------------------------------- the norm
