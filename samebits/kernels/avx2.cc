@@ -183,7 +183,6 @@ struct V {
   // A register of packed_linear.h.
   using Register = __m256;
   static constexpr int kPartLanes = 8;
-  static constexpr bool PairsPay() { return false; }
   static Register ZeroRegister() { return _mm256_setzero_ps(); }
   static Register LoadRegister(const float* p) { return _mm256_load_ps(p); }
   static void StoreRegister(float* p, Register v) { _mm256_store_ps(p, v); }
@@ -201,7 +200,8 @@ struct V {
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {Isa::kAvx2, V::kLinearRows, &Linear, &RmsNorm,  &canonical::Rotary,
-                              &Rope,      &Attention,     &Add,    &Multiply, &Silu};
+const Kernels kAvx2Kernels = {Isa::kAvx2,         V::kLinearRows, &Linear<false>, &RmsNorm,
+                              &canonical::Rotary, &Rope,          &Attention,     &Add,
+                              &Multiply,          &Silu};
 
 }  // namespace samebits

@@ -13,7 +13,6 @@ struct V : LanesAvx512 {
   using LanesAvx512::MulAdd;
   static F MulAdd(F acc, P x, P w) { return Fma(Even(x), Even(w), Fma(Odd(x), Odd(w), acc)); }
 
-  static constexpr bool PairsPay() { return false; }
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {
     return _mm512_fmadd_ps(x, w, acc);
@@ -28,8 +27,8 @@ struct V : LanesAvx512 {
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {Isa::kAvx512,       V::kLinearRows, &Linear,    &RmsNorm,
-                                &canonical::Rotary, &Rope,          &Attention, &Add,
+const Kernels kAvx512Kernels = {Isa::kAvx512,       V::kLinearRows, &Linear<false>, &RmsNorm,
+                                &canonical::Rotary, &Rope,          &Attention,     &Add,
                                 &Multiply,          &Silu};
 
 }  // namespace samebits

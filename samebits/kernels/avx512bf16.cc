@@ -15,39 +15,10 @@ struct V : LanesAvx512 {
     return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(x.bits), std::bit_cast<__m512bh>(w.bits));
   }
 
-  // Not on every CPU: on some Intel Xeons VDPBF16PS takes four times as long as a fused
-  // multiply-add of floats, and the same products take two of those.
-  static bool PairsPay() {
-    static const bool pays = [] {
-      uint64_t of_pairs = std::numeric_limits<uint64_t>::max(), of_floats = of_pairs;
-      for (int i = 0; i < 32; ++i) {  // the first times are those of a unit that wakes up
-        of_pairs = std::min(of_pairs, TimeOf<true>());
-        of_floats = std::min(of_floats, TimeOf<false>());
-      }
-      return of_pairs < 2 * of_floats;
-    }();
-    return pays;
-  }
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {
     if constexpr (!pairs) return _mm512_fmadd_ps(x, w, acc);
     return MulAdd(acc, std::bit_cast<P>(x), std::bit_cast<P>(w));
-  }
-
- private:
-  // Of some steps in a few chains, in clock ticks.
-  template <bool pairs>
-  static uint64_t TimeOf() {
-    constexpr int kChains = 12;  // more than the latency
-    Register acc[kChains], x = ZeroRegister();
-    asm volatile("" : "+v"(x));  // unknown to the compiler
-    for (auto& v : acc) v = x;
-    const uint64_t start = __rdtsc();
-    for (int step = 0; step < 100; ++step) {
-      for (auto& v : acc) v = Step<pairs>(v, x, x);
-    }
-    for (auto& v : acc) asm volatile("" : : "v"(v));  // none is left out
-    return __rdtsc() - start;
   }
 };
 
@@ -57,10 +28,46 @@ struct V : LanesAvx512 {
 //
 #include "samebits/kernels/packed_linear.h"
 
+// Of some steps in a few chains, in clock ticks.
+template <bool pairs>
+uint64_t TimeOfSteps() {
+  constexpr int kChains = 12;  // more than the latency
+  V::Register acc[kChains], x = V::ZeroRegister();
+  asm volatile("" : "+v"(x));  // unknown to the compiler
+  for (auto& v : acc) v = x;
+  const uint64_t start = __rdtsc();
+  for (int step = 0; step < 100; ++step) {
+    for (auto& v : acc) v = V::Step<pairs>(v, x, x);
+  }
+  for (auto& v : acc) asm volatile("" : : "v"(v));  // none is left out
+  return __rdtsc() - start;
+}
+
+// Pairs do not pay on every CPU: on some Intel Xeons VDPBF16PS takes four times as long as a fused
+// multiply-add of floats, and the same products take two of those.
+bool PairsPay() {
+  static const bool pays = [] {
+    uint64_t of_pairs = std::numeric_limits<uint64_t>::max(), of_floats = of_pairs;
+    for (int i = 0; i < 32; ++i) {  // the first times are those of a unit that wakes up
+      of_pairs = std::min(of_pairs, TimeOfSteps<true>());
+      of_floats = std::min(of_floats, TimeOfSteps<false>());
+    }
+    return of_pairs < 2 * of_floats;
+  }();
+  return pays;
+}
+
+void FasterLinear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+                  int64_t out_end) {
+  kAvx512Bf16Linear[PairsPay() ? 1 : 0](a, row_begin, row_end, out_begin, out_end);
+}
+
 }  // namespace
 
-const Kernels kAvx512Bf16Kernels = {Isa::kAvx512Bf16,   V::kLinearRows, &Linear,    &RmsNorm,
-                                    &canonical::Rotary, &Rope,          &Attention, &Add,
+const LinearKernel kAvx512Bf16Linear[2] = {&Linear<false>, &Linear<true>};
+
+const Kernels kAvx512Bf16Kernels = {Isa::kAvx512Bf16,   V::kLinearRows, &FasterLinear, &RmsNorm,
+                                    &canonical::Rotary, &Rope,          &Attention,    &Add,
                                     &Multiply,          &Silu};
 
 }  // namespace samebits

@@ -1,7 +1,10 @@
 // The fast linear kernels against the interpreter, bit for bit.
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "samebits/kernels/kernels_testing.h"
+#include "samebits/kernels/tables.h"
 #include "samebits/numerics/canonical.h"
 
 namespace samebits {
@@ -15,6 +18,12 @@ struct LinearCase {
   int64_t slack;
 };
 
+// Those of an instruction set, whichever is the faster on this CPU.
+std::vector<LinearKernel> LinearKernels(const Kernels& kernels) {
+  if (kernels.isa != Isa::kAvx512Bf16) return {kernels.linear};
+  return {kAvx512Bf16Linear[0], kAvx512Bf16Linear[1]};
+}
+
 class LinearTest : public KernelsTest {
  protected:
   // Both on the same range; everything outside the range must stay as it was.
@@ -27,18 +36,20 @@ class LinearTest : public KernelsTest {
     FillData(w, c.data, random_);
     FillData(bias, c.data, random_);
     expected.Fill(std::byte{0xa5});
-    actual.Fill(std::byte{0xa5});
     LinearArgs args = {dtype(), c.weight_dtype, x.data(), w.data(), c.bias ? bias.data() : nullptr,
                        nullptr, c.rows,         c.in,     c.out};
     args.y = expected.data();
     canonical::Linear(args, row_begin, row_end, out_begin, out_end);
     args.y = actual.data();
-    kernels().linear(args, row_begin, row_end, out_begin, out_end);
-    EXPECT_BITS_EQ(dtype(), expected.data(), actual.data(), expected.size())
-        << "rows " << c.rows << " in " << c.in << " out " << c.out << " weights "
-        << DTypeName(c.weight_dtype) << " bias " << c.bias << " data " << static_cast<int>(c.data)
-        << " slack " << c.slack << " range " << row_begin << ".." << row_end << " x " << out_begin
-        << ".." << out_end;
+    for (const LinearKernel linear : LinearKernels(kernels())) {
+      actual.Fill(std::byte{0xa5});
+      linear(args, row_begin, row_end, out_begin, out_end);
+      EXPECT_BITS_EQ(dtype(), expected.data(), actual.data(), expected.size())
+          << "rows " << c.rows << " in " << c.in << " out " << c.out << " weights "
+          << DTypeName(c.weight_dtype) << " bias " << c.bias << " data " << static_cast<int>(c.data)
+          << " slack " << c.slack << " range " << row_begin << ".." << row_end << " x " << out_begin
+          << ".." << out_end;
+    }
   }
   void Compare(const LinearCase& c) { Compare(c, 0, c.rows, 0, c.out); }
 
@@ -220,8 +231,11 @@ TEST_P(PairTest, RandomPatternsOnRandomSums) {
                        expected.data(), kRows,        kIn,      kOuts};
     canonical::Linear(args, 0, kRows, 0, kOuts);
     args.y = actual.data();
-    SelectKernels(GetParam()).linear(args, 0, kRows, 0, kOuts);
-    EXPECT_BITS_EQ(DType::kBF16, expected.data(), actual.data(), expected.size());
+    for (const LinearKernel linear : LinearKernels(SelectKernels(GetParam()))) {
+      actual.Fill(std::byte{0xa5});
+      linear(args, 0, kRows, 0, kOuts);
+      EXPECT_BITS_EQ(DType::kBF16, expected.data(), actual.data(), expected.size());
+    }
   }
   fmt::print("compared with the interpreter: {} values\n", ComparedValues() - before);
 }

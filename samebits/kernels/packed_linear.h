@@ -9,9 +9,8 @@
 // of canonical.h.
 //
 // V gives: Register (kPartLanes words), ZeroRegister, LoadRegister, StoreRegister (aligned),
-// Step<pairs>(acc, x, w), Odd and Even (of P, as F), PairsPay() (one instruction multiplies pairs,
-// and faster than two multiply floats), kRows x kOuts (a tile), kPackedFrom (rows; fewer are read
-// as streams), kLinearRows, kSteps, kPiece.
+// Step<pairs>(acc, x, w), Odd and Even (of P, as F), kRows x kOuts (a tile), kPackedFrom (rows;
+// fewer are read as streams), kLinearRows, kSteps, kPiece.
 
 struct PackedLinear {
   static constexpr int kRows = V::kRows, kOuts = V::kOuts, kTile = kRows * kOuts;
@@ -322,6 +321,8 @@ struct PackedLinear {
   };
 };
 
+// pairs: bf16 stays in pairs, and one instruction multiplies two.
+template <bool pairs>
 void Linear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
             int64_t out_end) {
   if (row_begin >= row_end || out_begin >= out_end) return;
@@ -330,11 +331,7 @@ void Linear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out
     if (row_end - row_begin < V::kPackedFrom) {
       return LinearFewRows<dtype>(a, row_begin, row_end, out_begin, out_end);
     }
-    if constexpr (dtype == DType::kBF16) {
-      if (V::PairsPay()) {
-        return PackedLinear::Call<dtype, true>{a, row_begin, row_end, out_begin, out_end}.Run();
-      }
-    }
-    PackedLinear::Call<dtype, false>{a, row_begin, row_end, out_begin, out_end}.Run();
+    constexpr bool kPairs = pairs && dtype == DType::kBF16;
+    PackedLinear::Call<dtype, kPairs>{a, row_begin, row_end, out_begin, out_end}.Run();
   });
 }
