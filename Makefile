@@ -8,7 +8,7 @@ configure = @mkdir -p build && cmake --preset $(1) > build/configure-$(1).log 2>
 	{ cat build/configure-$(1).log >&2; exit 2; }
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test install format tidy sanitize fuzz bench python-env python-test parity clean
+.PHONY: help build demo test install format tidy sanitize fuzz bench counts python-env python-test parity clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -56,6 +56,10 @@ bench:  ## builds the benchmarks: build/bench/bench
 	$(call configure,bench)
 	@cmake --build --preset bench -j $(JOBS) $(QUIET)
 	@echo "the benchmarks are in build/bench/bench; docs/performance.md says how they are run"
+
+counts: build  ## instructions of the hot loops, by valgrind, against those recorded
+	@tools/install_dependencies.sh counts
+	@tools/instruction_counts.py build/release/samebits
 
 python-env:  ## build/venv with torch, transformers and jax
 	@tools/install_dependencies.sh python

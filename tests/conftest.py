@@ -17,7 +17,7 @@ NANO = ROOT / "models" / "nano"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """SAMEBITS_PLANTED_PART=K/N: of the planted cases the K-th of N parts (by the hash of the name);
+    """SAMEBITS_PLANTED_PART=K/N: of the planted cases the K-th of N parts, by the hash of the name;
     the others are counted as deselected."""
     part = os.environ.get("SAMEBITS_PLANTED_PART")
     if not part:

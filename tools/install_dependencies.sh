@@ -2,7 +2,7 @@
 # Installs the Debian packages of the named groups that are not there yet: says which and why
 # first, then calls apt-get (with sudo unless root). Installs nothing and needs no network when
 # nothing is missing. docs/dependencies.md gives the reason for each package.
-#   tools/install_dependencies.sh build|format|tidy|fuzz|bench|python ...
+#   tools/install_dependencies.sh build|format|tidy|fuzz|bench|counts|python ...
 set -euo pipefail
 
 packages=()
@@ -16,6 +16,7 @@ for group in "$@"; do
     fuzz) packages+=(clang-14 libclang-rt-14-dev) ;;
     bench) packages+=(libbenchmark-dev) ;;
     ci) packages+=(ccache git) ;;
+    counts) packages+=(valgrind python3) ;;
     python) packages+=(python3 python3-venv) ;;
     *) echo "$0: unknown group '$group'" >&2; exit 2 ;;
   esac
