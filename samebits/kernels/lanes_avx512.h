@@ -108,41 +108,36 @@ struct LanesAvx512 {
     return Mul(Mul(e, a), b);
   }
 
-  // Reduce of 16 registers, all trees side by side: lane i is the sum of v[i].
+  // The tree's steps for several sums side by side: x's lanes and y's, folded at a distance.
+  static F Fold8(F x, F y) {
+    return Add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+  }
+  static F Fold4(F x, F y) {
+    return Add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+  }
+  static F Fold2(F x, F y) {
+    const __m512d a = _mm512_castps_pd(x), b = _mm512_castps_pd(y);
+    return Add(_mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0x00)),
+               _mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0xff)));
+  }
+  static F Fold1(F x, F y) {
+    return Add(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));
+  }
+  // Reduce of 16 or 8 registers: lane i is the sum of v[i].
   static F ReduceAll(const F (&v)[16]) {
     F quads[4];  // of v[i], v[4 + i], v[8 + i], v[12 + i]: four lanes each
     for (int i = 0; i < 4; ++i) {
-      const auto fold8 = [](F x, F y) {
-        return Add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
-      };
-      const F a = fold8(v[i], v[4 + i]), b = fold8(v[8 + i], v[12 + i]);
-      quads[i] = Add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+      quads[i] = Fold4(Fold8(v[i], v[4 + i]), Fold8(v[8 + i], v[12 + i]));
     }
-    const auto fold2 = [](F x, F y) {
-      const __m512d a = _mm512_castps_pd(x), b = _mm512_castps_pd(y);
-      return Add(_mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0x00)),
-                 _mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0xff)));
-    };
-    const F a = fold2(quads[0], quads[1]), b = fold2(quads[2], quads[3]);
-    return Add(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    return Fold1(Fold2(quads[0], quads[1]), Fold2(quads[2], quads[3]));
   }
-
-  static void ReduceAll(const F (&v)[16], float* sums) { _mm512_storeu_ps(sums, ReduceAll(v)); }
-  // The same of 8 registers: lane i is the sum of v[i].
   static F ReduceAll(const F (&v)[8]) {
-    const auto fold8 = [](F x, F y) {
-      return Add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
-    };
-    const auto fold4 = [](F x, F y) {
-      return Add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
-    };
-    const __m512d a = _mm512_castps_pd(fold4(fold8(v[0], v[2]), fold8(v[4], v[6])));
-    const __m512d b = _mm512_castps_pd(fold4(fold8(v[1], v[3]), fold8(v[5], v[7])));
-    const F c = Add(_mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0x00)),
-                    _mm512_castpd_ps(_mm512_shuffle_pd(a, b, 0xff)));
-    const F d = Add(_mm512_shuffle_ps(c, c, 0x88), _mm512_shuffle_ps(c, c, 0xdd));
-    return _mm512_maskz_compress_ps(0x3333, d);
+    const F even = Fold4(Fold8(v[0], v[2]), Fold8(v[4], v[6]));
+    const F odd = Fold4(Fold8(v[1], v[3]), Fold8(v[5], v[7]));
+    const F pairs = Fold2(even, odd);
+    return _mm512_maskz_compress_ps(0x3333, Fold1(pairs, pairs));
   }
+  static void ReduceAll(const F (&v)[16], float* sums) { _mm512_storeu_ps(sums, ReduceAll(v)); }
 
   // A register of packed_linear.h.
   using Register = __m512;

@@ -166,6 +166,7 @@ struct PackedLinear {
     int64_t row_block = 0, rows = 0;  // rows at a time: all times alike, but for the last
     int64_t block = 0;                // products of a block: likewise
     int64_t piece = 0;                // outputs at a time: likewise
+    int64_t lines = 0;                // cache lines of a panel's block
     int64_t quads = 0;                // of the row block
     int64_t first_out = 0, last_out = 0, panels = 0;  // of the piece
 
@@ -191,6 +192,7 @@ struct PackedLinear {
       space.bias = reinterpret_cast<float*>(Scratch<8>(floats(piece)));
       space.ahead = reinterpret_cast<int32_t*>(Scratch<9>(floats(kMostLines)));
       space.rounded = Scratch<0>(floats(kOuts * kBlock + piece + 16));
+      PlanFetches();
     }
 
     float* PackedRows(int64_t k) const { return space.x + k / block * quads * kQuadSize; }
@@ -223,17 +225,16 @@ struct PackedLinear {
       PackTile<dtype, pairs, kOuts>(rounded, count, outs, count, space.w);
     }
 
-    // Fills `ahead`; returns how many steps fetch a line.
-    int64_t LookAhead(int64_t count) const {
-      const int64_t size = DTypeSize(a.weight_dtype), lines = (count * size + 63) / 64;
-      int64_t filled = 0;
+    // Where the cache lines of a panel's block lie, one a step.
+    void PlanFetches() {
+      const int64_t size = DTypeSize(a.weight_dtype);
+      const int64_t row_lines = (std::min(block, a.in_features) * size + 63) / 64;
       for (int64_t o = 0; o < kOuts; ++o) {
-        for (int64_t i = 0; i < lines; ++i) {
-          space.ahead[filled++] = static_cast<int32_t>(o * a.in_features * size + i * 64);
+        for (int64_t i = 0; i < row_lines; ++i) {
+          space.ahead[lines++] = static_cast<int32_t>(o * a.in_features * size + i * 64);
         }
       }
-      std::fill(space.ahead + filled, space.ahead + kMostLines, 0);
-      return filled;
+      std::fill(space.ahead + lines, space.ahead + kMostLines, 0);
     }
     const std::byte* WeightsAt(int64_t out, int64_t k) const {
       return static_cast<const std::byte*>(a.w) +
@@ -244,7 +245,6 @@ struct PackedLinear {
       const int64_t count = std::min(block, a.in_features - k);
       const int64_t steps = Steps<dtype, pairs>(count);
       const float* x = PackedRows(k);
-      const int64_t lines = LookAhead(count);
       const bool first = k == 0, last = k + block >= a.in_features;
       for (int64_t p = 0; p < panels; ++p) {
         PackWeights(first_out + p * kOuts, k, count);
@@ -256,11 +256,6 @@ struct PackedLinear {
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
         float* const totals = space.totals + p * kOuts;
         for (int64_t q = 0; q < quads; ++q) {
-          if (!first) {
-            for (int i = 0; i < kTile; ++i) {
-              __builtin_prefetch(sums + (q + 1) * kTileSize + i * 16);
-            }
-          }
           float* const tile = sums + q * kTileSize;
           float* const to = totals + q * kRows * piece;
           for (int64_t part = 0; part < kParts; ++part) {

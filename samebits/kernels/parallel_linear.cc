@@ -18,7 +18,7 @@ void ParallelLinear(const Kernels& kernels, ThreadPool& pool, const LinearArgs& 
   // Pieces of the same weights follow one another.
   pool.ParallelFor(parts(outs, piece_outs) * blocks, [&](int64_t piece) {
     const int64_t row = piece % blocks * piece_rows, out = piece / blocks * piece_outs;
-    kernels.linear(args, std::min(row, args.rows), std::min(args.rows, row + piece_rows), out,
+    kernels.linear(args, row, std::min(args.rows, row + piece_rows), out,
                    std::min(outs, out + piece_outs));
   });
 }
