@@ -103,6 +103,10 @@ void NarrowHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
       break;
     case OpKind::kEmbedding:
       return;  // its weights are what is narrow
+    case OpKind::kGather:
+    case OpKind::kSend:
+    case OpKind::kReceive:
+      return;  // not in a whole graph
   }
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     Replay r = base;
@@ -151,6 +155,10 @@ std::vector<Hypothesis> HypothesesFor(const Replay& base, const ReplaySource& so
     case OpKind::kMultiply:
       ElementwiseHypotheses(base, list);
       break;
+    case OpKind::kGather:
+    case OpKind::kSend:
+    case OpKind::kReceive:
+      break;  // not in a whole graph
   }
   NarrowHypotheses(base, source, list);
   // An edit may ask for tensors that the trace does not hold.

@@ -13,6 +13,13 @@ std::byte* At(void* data, int64_t bytes) { return static_cast<std::byte*>(data) 
 
 }  // namespace
 
+int64_t KvHead(const Node& attention, int64_t head) {
+  const Attributes& a = attention.attributes;
+  if (!attention.split) return head / (a.heads / a.kv_heads);
+  const int64_t group = attention.split.whole / attention.kv_split.whole;
+  return (attention.split.range().begin + head) / group - attention.kv_split.range().begin;
+}
+
 void Arithmetic::ForRows(int64_t count, int64_t row_work,
                          const std::function<void(int64_t, int64_t)>& fn) {
   constexpr int64_t kPieceWork = 1 << 15;  // elements: some ten microseconds

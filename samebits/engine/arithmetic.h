@@ -32,6 +32,9 @@ struct RotaryRows {
   std::span<const int64_t> text_lengths;
 };
 
+// The KV head, among those that the node has here, that query head `head` reads.
+int64_t KvHead(const Node& attention, int64_t head);
+
 class Arithmetic {
  public:
   // Throws Error when the CPU lacks the isa.
@@ -47,7 +50,8 @@ class Arithmetic {
                       void* sine) = 0;
   // The parts of one call; in replay all of one length: a padded batch.
   virtual void Attention(const Node& node, std::span<const AttentionPart> parts) = 0;
-  virtual void Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) = 0;
+  virtual void Silu(const Node& node, DType dtype, const void* x, void* y, int64_t rows,
+                    int64_t width) = 0;
 
   void Rope(const RopeArgs& args);
   void Add(DType dtype, const void* a, const void* b, void* y, int64_t rows, int64_t width);

@@ -8,6 +8,20 @@
 #include "samebits/numerics/rope.h"
 
 namespace samebits {
+namespace {
+
+// The arguments for heads that read the same KV head as `head`: a rank's heads need not be whole
+// groups.
+AttentionArgs OfOneKvHead(const Node& node, const AttentionArgs& args, int64_t head) {
+  AttentionArgs own = args;
+  const int64_t bytes = KvHead(node, head) * args.kv_head_stride * DTypeSize(args.dtype);
+  own.k = static_cast<const std::byte*>(args.k) + bytes;
+  own.v = static_cast<const std::byte*>(args.v) + bytes;
+  own.kv_heads = 1;
+  return own;
+}
+
+}  // namespace
 
 void CanonicalArithmetic::Linear(const Node&, const LinearArgs& args) {
   ParallelLinear(kernels_, pool_, args);
@@ -43,8 +57,13 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
     size_t part;
     int64_t head_begin, head_end, row_begin, row_end;
   };
-  const int64_t group = a.heads / a.kv_heads;  // heads that share keys and values
-  constexpr int64_t kRows = 16;                // a multiple of those of a tile, mostly
+  // Heads that share keys and values, by KV head.
+  std::vector<Range> heads;
+  for (int64_t head = 0; head < a.heads; ++head) {
+    if (KvHead(node, head) == static_cast<int64_t>(heads.size())) heads.push_back({head, head});
+    heads.back().end = head + 1;
+  }
+  constexpr int64_t kRows = 16;  // a multiple of those of a tile, mostly
   int64_t groups = 0;
   for (const AttentionPart& part : parts) {
     groups += (part.args.rows + kRows - 1) / kRows * a.kv_heads;
@@ -63,19 +82,19 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
       continue;
     }
     const int64_t rows = part.args.rows;
-    for (int64_t head = 0; head < a.heads; head += group) {
+    for (const Range& group : heads) {
       for (int64_t row = 0; row < rows; row += kRows, ++seen) {
-        const int64_t step = seen < whole ? group : 1, end = std::min(rows, row + kRows);
-        for (int64_t i = 0; i < group; i += step) {
-          pieces.push_back({at, head + i, head + i + step, row, end});
+        const int64_t step = seen < whole ? group.size() : 1, end = std::min(rows, row + kRows);
+        for (int64_t head = group.begin; head < group.end; head += step) {
+          pieces.push_back({at, head, head + step, row, end});
         }
       }
     }
   }
   pool_.ParallelFor(static_cast<int64_t>(pieces.size()), [&](int64_t at) {
     const Piece& piece = pieces[static_cast<size_t>(at)];
-    kernels_.attention(parts[piece.part].args, piece.head_begin, piece.head_end, piece.row_begin,
-                       piece.row_end);
+    kernels_.attention(OfOneKvHead(node, parts[piece.part].args, piece.head_begin),
+                       piece.head_begin, piece.head_end, piece.row_begin, piece.row_end);
   });
 }
 
@@ -102,15 +121,17 @@ void CanonicalArithmetic::AttentionRecorded(const Node& node, const AttentionPar
           Tensor(args.dtype, {args.heads, args.rows, args.first_key_count + args.rows - 1});
       (i == 0 ? args.scores : args.probs) = recorded[i].data();
     }
-    pool_.ParallelFor(
-        args.heads, [&](int64_t head) { kernels_.attention(args, head, head + 1, 0, args.rows); });
+    pool_.ParallelFor(args.heads, [&](int64_t head) {
+      kernels_.attention(OfOneKvHead(node, args, head), head, head + 1, 0, args.rows);
+    });
     for (size_t i = 0; i < 2; ++i) {
       if (wants[i]) part.recorder->Record(node.outputs[i], recorded[i].view(), part.before + row);
     }
   }
 }
 
-void CanonicalArithmetic::Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) {
+void CanonicalArithmetic::Silu(const Node&, DType dtype, const void* x, void* y, int64_t rows,
+                               int64_t width) {
   const int64_t row_bytes = width * DTypeSize(dtype);
   ForRows(rows, width, [&](int64_t begin, int64_t end) {
     kernels_.silu(dtype, static_cast<const std::byte*>(x) + begin * row_bytes,

@@ -14,7 +14,8 @@ class CanonicalArithmetic : public Arithmetic {
   void Rotary(const Node& node, DType dtype, const RotaryRows& rows, void* cosine,
               void* sine) override;
   void Attention(const Node& node, std::span<const AttentionPart> parts) override;
-  void Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) override;
+  void Silu(const Node& node, DType dtype, const void* x, void* y, int64_t rows,
+            int64_t width) override;
 
  private:
   void AttentionRecorded(const Node& node, const AttentionPart& part);

@@ -29,17 +29,30 @@ void ReplayArithmetic::Linear(const Node& node, const LinearArgs& args) {
   ProductShape shape;
   shape.rows = args.rows;
   shape.in_features = args.in_features;
-  shape.out_features = args.out_features;
+  // Orders are those of the whole layer, whatever share of it is computed here.
+  shape.out_features = node.split ? node.split.whole * node.split.unit : args.out_features;
   shape.bias = args.bias != nullptr;
   const SumRule& rule = *profile().Find(ProductOp::kLinear, shape).rule;
   const auto alignment = static_cast<int32_t>(replay_->WeightAlignment(node.weights[0]) / 4 % 4);
+  const int64_t first = node.split ? node.split.range().begin * node.split.unit : 0;
+  ProductArgs product = ProductOf(args, {.x = 0, .w = alignment, .y = 0});
+  if (first > 0) {
+    const auto back = [first](const void* data, int64_t bytes) {
+      return data == nullptr ? nullptr : static_cast<const std::byte*>(data) - first * bytes;
+    };
+    const int64_t weight_size = DTypeSize(args.weight_dtype);
+    product.w = back(product.w, args.in_features * weight_size);
+    product.bias = back(product.bias, weight_size);
+    product.y = static_cast<std::byte*>(product.y) - first * DTypeSize(args.dtype);
+  }
+  product.out_features = shape.out_features;
   constexpr int64_t kBlock = 24;
   const int64_t out = args.out_features;
   const int64_t wanted = std::max<int64_t>(kBlock, out / (8 * pool_.threads()));
   const int64_t piece_outs = (wanted + kBlock - 1) / kBlock * kBlock;
   pool_.ParallelFor((out + piece_outs - 1) / piece_outs, [&](int64_t piece) {
-    ReplayLinear(kernels_.isa, args, rule, alignment, 0, args.rows, piece * piece_outs,
-                 std::min(out, (piece + 1) * piece_outs));
+    ReplayProduct(kernels_.isa, product, rule, 0, args.rows, first + piece * piece_outs,
+                  first + std::min(out, (piece + 1) * piece_outs));
   });
 }
 
@@ -96,8 +109,20 @@ void ReplayArithmetic::Rotary(const Node& node, DType dtype, const RotaryRows& r
           [&](int64_t begin, int64_t end) { torch_ops::Rotary(rotary, args, begin, end); });
 }
 
-void ReplayArithmetic::Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) {
+void ReplayArithmetic::Silu(const Node& node, DType dtype, const void* x, void* y, int64_t rows,
+                            int64_t width) {
   const SiluFunction& function = Required(profile().functions().silu, "silu", profile());
+  if (node.split) {  // torch counts the elements of whole rows
+    const int64_t whole = node.split.whole * node.split.unit;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t begin = row * whole + node.split.range().begin * node.split.unit;
+      const int64_t back = (begin - row * width) * DTypeSize(dtype);
+      torch_.silu(function, dtype, static_cast<const std::byte*>(x) - back,
+                  static_cast<std::byte*>(y) - back, begin, begin + width, rows * whole,
+                  profile().threads());
+    }
+    return;
+  }
   ForRows(rows, width, [&](int64_t begin, int64_t end) {
     torch_.silu(function, dtype, x, y, begin * width, end * width, rows * width,
                 profile().threads());
@@ -119,6 +144,11 @@ void ReplayArithmetic::Attention(const Node& node, std::span<const AttentionPart
   if (replay_->attention() == AttentionKind::kEager) {
     Eager(node, parts);
   } else {
+    if (node.split) {
+      Fail(ErrorCode::kUnsupported,
+           "tp={}: a replay of sdpa shares work out by all heads; use pp=N, or --attention eager",
+           node.split.ranges.size());
+    }
     Sdpa(parts);
   }
 }
@@ -132,8 +162,8 @@ void ReplayArithmetic::Eager(const Node& node, std::span<const AttentionPart> pa
   shape.keys = keys;
   shape.head_dim = first.head_dim;
   shape.batch = static_cast<int64_t>(parts.size());
-  shape.kv_heads = first.kv_heads;
-  shape.matrices = shape.batch * first.heads;
+  shape.kv_heads = node.split ? node.kv_split.whole : first.kv_heads;
+  shape.matrices = shape.batch * (node.split ? node.split.whole : first.heads);
   const SumRule& scores_rule = *profile().Find(ProductOp::kScores, shape).rule;
   const SumRule& context_rule = *profile().Find(ProductOp::kContext, shape).rule;
   constexpr int64_t kBytes = 16 << 20;
@@ -144,7 +174,7 @@ void ReplayArithmetic::Eager(const Node& node, std::span<const AttentionPart> pa
       const int64_t end = std::min(first.rows, row + height);
       const Shape block_shape = {first.heads, end - row, keys};
       Tensor scores(first.dtype, block_shape), probs(first.dtype, block_shape);
-      const EagerBlock block{&part, row, end, &scores, &probs, &scores_rule, &context_rule};
+      const EagerBlock block{&node, &part, row, end, &scores, &probs, &scores_rule, &context_rule};
       pool_.ParallelFor(first.heads, [&](int64_t head) { EagerHead(block, head); });
       if (part.recorder == nullptr) continue;
       if (part.recorder->Wants(node.outputs[0])) {
@@ -161,7 +191,7 @@ void ReplayArithmetic::EagerHead(const EagerBlock& block, int64_t head) const {
   const AttentionArgs& a = block.part->args;
   const int64_t size = DTypeSize(a.dtype), keys = block.part->before + a.rows;
   const int64_t rows = block.row_end - block.row_begin, d = a.head_dim;
-  const int64_t kv = head / (a.heads / a.kv_heads) * a.kv_head_stride * size;
+  const int64_t kv = KvHead(*block.node, head) * a.kv_head_stride * size;
   std::byte* scores = block.scores->data() + head * rows * keys * size;
   std::byte* probs = block.probs->data() + head * rows * keys * size;
   // Rows of a product count from its first one, this block begins at row_begin: nothing before that

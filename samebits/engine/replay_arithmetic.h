@@ -25,11 +25,13 @@ class ReplayArithmetic : public Arithmetic {
   void Rotary(const Node& node, DType dtype, const RotaryRows& rows, void* cosine,
               void* sine) override;
   void Attention(const Node& node, std::span<const AttentionPart> parts) override;
-  void Silu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) override;
+  void Silu(const Node& node, DType dtype, const void* x, void* y, int64_t rows,
+            int64_t width) override;
 
  private:
   // A block of rows of one sequence; `recorded`: null, or where [H, rows, keys] go.
   struct EagerBlock {
+    const Node* node;
     const AttentionPart* part;
     int64_t row_begin, row_end;
     Tensor* scores;

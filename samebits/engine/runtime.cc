@@ -6,9 +6,11 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <optional>
 
 #include "samebits/base/error.h"
 #include "samebits/engine/canonical_arithmetic.h"
+#include "samebits/engine/rank_exchange.h"
 #include "samebits/engine/replay_arithmetic.h"
 #include "samebits/tensor/convert.h"
 
@@ -33,6 +35,23 @@ class Slot {
   };
   std::unique_ptr<std::byte, Free> memory_;
   int64_t size_ = 0;
+};
+
+// Takes scores and probs of this rank's heads.
+class ShareRecorder : public Recorder {
+ public:
+  ShareRecorder(RankExchange& exchange, size_t part, Recorder& whole, const Split& split)
+      : exchange_(exchange), part_(part), whole_(whole), split_(split) {}
+  bool Wants(std::string_view name) const override { return whole_.Wants(name); }
+  void Record(std::string_view name, const TensorView& rows, int64_t first_token) override {
+    exchange_.Record(part_, whole_, split_, name, rows, first_token);
+  }
+
+ private:
+  RankExchange& exchange_;
+  const size_t part_;
+  Recorder& whole_;
+  const Split& split_;
 };
 
 // No index: of the token ids, which no node makes; of the reader of what nobody reads.
@@ -80,6 +99,7 @@ std::unique_ptr<Arithmetic> MakeArithmetic(const RuntimeOptions& options) {
 }  // namespace
 
 struct Runtime::Impl {
+  const std::optional<Graph> share;  // this rank's
   const Graph& graph;
   const Checkpoint& checkpoint;
   const RuntimeOptions options;
@@ -116,10 +136,21 @@ struct Runtime::Impl {
   size_t attention_index = 0;  // of the caches
   Slot gathered_rows, gathered_logits;
   TensorView logits;
+  std::optional<RankExchange> exchange;  // with ranks
+  const Node* head = nullptr;            // the last linear layer, if it is run here
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 
   Impl(const Graph& g, const Checkpoint& c, const RuntimeOptions& o)
-      : graph(g), checkpoint(c), options(o), arithmetic(MakeArithmetic(o)) {
+      : share(o.ranks == nullptr ? std::nullopt
+                                 : std::optional(SplitGraph(g, o.parallel, o.ranks->rank()))),
+        graph(share ? *share : g),
+        checkpoint(c),
+        options(o),
+        arithmetic(MakeArithmetic(o)) {
+    if (o.ranks != nullptr) exchange.emplace(*o.ranks, o.parallel);
+    for (const Node& node : graph.nodes) {
+      if (node.name == g.nodes.back().name) head = &node;
+    }
     LinkNodes();
     PlanSlots();
   }
@@ -146,6 +177,9 @@ struct Runtime::Impl {
   void RunRope(const Node& node);
   void RunAttention(const Node& node);
   void RunElementwise(const Node& node);
+  void RunGather(const Node& node);
+  void TakeLogits(const TensorView& y);
+  void Finish();
   void Begin(std::span<const Part> given);
   void Substitute(const Node& node);
   bool AllSubstituted(const Node& node) const;
@@ -261,19 +295,41 @@ TensorView Runtime::Impl::LastRows(const TensorView& x, Slot& slot) const {
 void Runtime::Impl::RunLinear(const Node& node, const std::vector<const TensorView*>& w) {
   // Nobody reads the logits of the other rows.
   const bool last_only =
-      &node == &graph.nodes.back() && std::none_of(parts.begin(), parts.end(), [&](const auto& p) {
+      &node == head && std::none_of(parts.begin(), parts.end(), [&](const auto& p) {
         return p.recorder != nullptr && p.recorder->Wants(node.name);
       });
   const TensorView x = last_only ? LastRows(Input(node, 0), gathered_rows) : Input(node, 0);
   const int64_t count = last_only ? static_cast<int64_t>(parts.size()) : rows();
   const TensorView& y = Make(node, 0, count);
   const int64_t in = node.attributes.in_features, out = node.attributes.out_features;
-  const LinearArgs args{
-      options.dtype, w[0]->dtype, x.data, w[0]->data, w.size() > 1 ? w[1]->data : nullptr,
-      Writable(y),   count,       in,     out};
+  // The rows of the weight that are this rank's.
+  const int64_t first = node.split ? node.split.range().begin * node.split.unit : 0;
+  const int64_t size = DTypeSize(w[0]->dtype);
+  const LinearArgs args{options.dtype,
+                        w[0]->dtype,
+                        x.data,
+                        w[0]->data + first * in * size,
+                        w.size() > 1 ? w[1]->data + first * size : nullptr,
+                        Writable(y),
+                        count,
+                        in,
+                        out};
   SAMEBITS_CHECK(w.size() < 2 || w[1]->dtype == w[0]->dtype, "bias and weight of one dtype");
   arithmetic->Linear(node, args);
-  if (&node == &graph.nodes.back()) logits = last_only ? y : LastRows(y, gathered_logits);
+  if (&node == head && !node.split) TakeLogits(y);
+}
+
+// y: the logits of all rows, or only those of each part's last one.
+void Runtime::Impl::TakeLogits(const TensorView& y) {
+  const bool last_only = y.shape[0] == static_cast<int64_t>(parts.size());
+  logits = last_only ? y : LastRows(y, gathered_logits);
+}
+
+void Runtime::Impl::RunGather(const Node& node) {
+  const TensorView& x = Input(node, 0);
+  const TensorView& y = Make(node, 0, x.shape[0]);
+  exchange->Gather(node.split, x.shape[0], DTypeSize(options.dtype), x.data, Writable(y));
+  if (head != nullptr && &node == &graph.nodes.back()) TakeLogits(y);
 }
 
 void Runtime::Impl::RunRope(const Node& node) {
@@ -288,6 +344,8 @@ void Runtime::Impl::RunAttention(const Node& node) {
   const TensorView &q = Input(node, 0), &k = Input(node, 1), &v = Input(node, 2);
   const TensorView& context = Make(node, 2, rows());
   std::vector<AttentionPart> calls(parts.size());
+  std::vector<ShareRecorder> shares;  // of scores and probs
+  shares.reserve(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) {
     const PartRows& part = parts[i];
     KvCache& cache = part.sequence->caches_[attention_index];
@@ -298,6 +356,10 @@ void Runtime::Impl::RunAttention(const Node& node) {
     calls[i].before = part.before;
     calls[i].padding = part.sequence->padding_;
     calls[i].recorder = part.recorder;
+    if (exchange && part.recorder != nullptr) {
+      shares.push_back({*exchange, i, *part.recorder, node.split});
+      calls[i].recorder = &shares.back();
+    }
     AttentionArgs& args = calls[i].args;
     args.dtype = options.dtype;
     args.q = rows_of(q);
@@ -323,7 +385,7 @@ void Runtime::Impl::RunElementwise(const Node& node) {
   const TensorView& y = Make(node, 0, rows());
   const int64_t width = y.bytes() / DTypeSize(options.dtype) / rows();
   if (node.kind == OpKind::kActivation) {
-    return arithmetic->Silu(options.dtype, a.data, Writable(y), rows(), width);
+    return arithmetic->Silu(node, options.dtype, a.data, Writable(y), rows(), width);
   }
   const std::byte* b = Input(node, 1).data;
   if (node.kind == OpKind::kAdd) {
@@ -352,6 +414,14 @@ void Runtime::Impl::Run(const Node& node) {
     case OpKind::kActivation:
     case OpKind::kMultiply:
       return RunElementwise(node);
+    case OpKind::kGather:
+      return RunGather(node);
+    case OpKind::kSend:
+      return exchange->SendOn(Input(node, 0));
+    case OpKind::kReceive: {
+      const TensorView& y = Make(node, 0, rows());
+      return exchange->ReceiveFrom(y, Writable(y));
+    }
   }
 }
 
@@ -374,6 +444,12 @@ void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t a
 // Checks everything before it changes anything.
 void Runtime::Impl::Begin(std::span<const Part> given) {
   SAMEBITS_CHECK(!given.empty(), "at least one part");
+  SAMEBITS_CHECK(!exchange || std::all_of(given.begin(), given.end(),
+                                          [](const Part& part) {
+                                            return part.substitutes == nullptr ||
+                                                   part.substitutes->empty();
+                                          }),
+                 "no substitutes with ranks");
   std::vector<PartRows> next;
   next.reserve(given.size());
   int64_t count = 0;
@@ -413,7 +489,7 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
 
 // Whether every part brings what the node computes. Attention also fills the caches.
 bool Runtime::Impl::AllSubstituted(const Node& node) const {
-  if (node.kind == OpKind::kAttention || &node == &graph.nodes.back()) return false;
+  if (node.kind == OpKind::kAttention || &node == head || exchange) return false;
   return std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& name) {
     return std::all_of(parts.begin(), parts.end(), [&](const PartRows& part) {
       return part.substitutes != nullptr && part.substitutes->contains(name);
@@ -438,8 +514,11 @@ void Runtime::Impl::Substitute(const Node& node) {
   }
 }
 
-// Scores and probs have been recorded with the attention.
+// Scores and probs have been recorded with the attention; what is gathered or received has been by
+// the node that made it.
 void Runtime::Impl::Record(const Node& node) {
+  if (node.kind == OpKind::kGather || node.kind == OpKind::kReceive) return;
+  if (exchange && exchange->stage() > 0 && node.kind == OpKind::kRotary) return;
   for (const PartRows& part : parts) {
     if (part.recorder == nullptr) continue;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
@@ -448,15 +527,37 @@ void Runtime::Impl::Record(const Node& node) {
       TensorView view = *made;
       view.data += view.bytes() / rows() * part.first;
       view.shape[0] = part.rows;
-      part.recorder->Record(node.outputs[i], view, part.before);
+      if (exchange) {
+        exchange->Record(static_cast<size_t>(&part - parts.data()), *part.recorder, node.split,
+                         node.outputs[i], view, part.before);
+      } else {
+        part.recorder->Record(node.outputs[i], view, part.before);
+      }
     }
   }
+}
+
+// What the other stages have: their records for rank 0, the logits for all.
+void Runtime::Impl::Finish() {
+  std::vector<Recorder*> recorders;
+  for (const PartRows& part : parts) recorders.push_back(part.recorder);
+  if (std::any_of(recorders.begin(), recorders.end(), [](Recorder* r) { return r != nullptr; })) {
+    exchange->FinishRecords(recorders);
+  }
+  if (head == nullptr) {
+    logits.dtype = options.dtype;
+    logits.shape = {static_cast<int64_t>(parts.size()), graph.config.vocab_size};
+    logits.data = gathered_logits.Reserve(logits.bytes());
+  }
+  exchange->ShareLogits(Writable(logits), logits.bytes());
 }
 
 Runtime::Runtime(const Graph& graph, const Checkpoint& checkpoint, const RuntimeOptions& options)
     : impl_(std::make_unique<Impl>(graph, checkpoint, options)) {}
 
 Runtime::~Runtime() = default;
+
+const Graph& Runtime::graph() const { return impl_->graph; }
 
 Sequence Runtime::NewSequence() const { return {impl_->graph, impl_->options.dtype}; }
 
@@ -486,6 +587,7 @@ const TensorView& Runtime::Forward(std::span<const Part> parts) {
       (*seconds)[static_cast<size_t>(&node - impl.graph.nodes.data())] += taken.count();
     }
   }
+  if (impl.exchange) impl.Finish();
   for (const Impl::PartRows& part : impl.parts) part.sequence->length_ += part.rows;
   return impl.logits;
 }

@@ -12,10 +12,12 @@
 #include <vector>
 
 #include "samebits/checkpoint/checkpoint.h"
+#include "samebits/engine/communicator.h"
 #include "samebits/engine/recorder.h"
 #include "samebits/engine/replay_plan.h"
 #include "samebits/engine/sequence.h"
 #include "samebits/graph/graph.h"
+#include "samebits/graph/parallel.h"
 #include "samebits/kernels/kernels.h"
 #include "samebits/tensor/tensor.h"
 
@@ -36,6 +38,11 @@ struct RuntimeOptions {
   std::map<std::string, TensorView, std::less<>> weights = {};
   // For each node of the graph the seconds that its calls took, added up; must outlive the runtime.
   std::vector<double>* node_seconds = nullptr;
+  // This process is one of several ranks that all make the same calls, and runs its share of the
+  // graph by `parallel`. Recorders must want the same tensors on all ranks; those of rank 0 get
+  // them. Must outlive the runtime.
+  Communicator* ranks = nullptr;
+  ParallelPlan parallel = {};
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
@@ -58,7 +65,7 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  // An empty one. It must not outlive the graph.
+  // An empty one. It must not outlive the graph, with ranks not the runtime.
   Sequence NewSequence() const;
 
   // Appends each part's tokens to its sequence; no sequence may be given twice. Returns the logits
@@ -68,6 +75,9 @@ class Runtime {
   const TensorView& Forward(std::span<const Part> parts);
   const TensorView& Forward(Sequence& sequence, std::span<const int64_t> ids,
                             Recorder* recorder = nullptr);
+
+  // What is run here: the graph given, or this rank's share of it.
+  const Graph& graph() const;
 
  private:
   struct Impl;

@@ -27,6 +27,12 @@ std::string_view OpKindName(OpKind kind) {
       return "activation";
     case OpKind::kMultiply:
       return "multiply";
+    case OpKind::kGather:
+      return "gather";
+    case OpKind::kSend:
+      return "send";
+    case OpKind::kReceive:
+      return "receive";
   }
   return "";
 }
@@ -47,6 +53,7 @@ std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::stri
   switch (node.kind) {
     case OpKind::kEmbedding:
     case OpKind::kAdd:
+    case OpKind::kReceive:
       return {tokens, c.hidden_size};
     case OpKind::kRmsNorm:
       if (a.heads != 0) return {tokens, a.heads, a.head_dim};
@@ -62,7 +69,11 @@ std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::stri
       return {a.heads, tokens, tokens};
     case OpKind::kActivation:
     case OpKind::kMultiply:
-      return {tokens, c.intermediate_size};
+      return {tokens, node.split ? node.split.range().size() : c.intermediate_size};
+    case OpKind::kGather:
+      return {tokens, node.split.whole * node.split.unit};
+    case OpKind::kSend:
+      return {};
   }
   return {};
 }

@@ -24,6 +24,10 @@ enum class OpKind {
   kAdd,        // a [T, E] + b [T, E]
   kActivation,  // x [T, F] -> [T, F]
   kMultiply,    // a [T, F] * b [T, F]
+  // Only in the graph of one of several ranks (graph/parallel.h):
+  kGather,   // this rank's share of the columns of x [T, N] -> all of them
+  kSend,     // x [T, E] to the next stage
+  kReceive,  // -> x [T, E] of the stage before
 };
 
 std::string_view OpKindName(OpKind kind);  // "linear"
@@ -42,6 +46,25 @@ struct Attributes {
   std::string activation;    // kActivation: "silu"
 };
 
+// Half-open.
+struct Range {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+  bool operator==(const Range&) const = default;
+};
+
+// Which columns of a tensor's rows each rank of a stage computes, of `unit` elements each (1, or a
+// head). Ranges may overlap (shared KV heads); together they are all of [0, whole).
+struct Split {
+  std::vector<Range> ranges;  // one a rank; empty: the tensor is whole
+  size_t own = 0;             // this rank's
+  int64_t whole = 0, unit = 1;
+
+  explicit operator bool() const { return !ranges.empty(); }
+  const Range& range() const { return ranges[own]; }
+  bool operator==(const Split&) const = default;
+};
+
 struct Node {
   OpKind kind;
   std::string
@@ -51,6 +74,10 @@ struct Node {
   std::vector<std::string> weights;  // checkpoint tensor names
   std::vector<std::string> outputs;  // tensor names as in docs/trace-format.md
   Attributes attributes;
+  // Of the outputs; kGather: of its input. With one, the attributes' heads, kv_heads and
+  // out_features are those of this rank, and kLinear reads only those rows of its weights.
+  Split split = {};
+  Split kv_split = {};  // kAttention: of k and v
 };
 
 struct Graph {

@@ -64,7 +64,9 @@ void MemoryRecorder::Record(std::string_view name, const TensorView& rows, int64
 Outcome RunWay(const Subject& subject, const Way& way, const std::vector<int64_t>& prompt,
                int64_t steps, bool record) {
   Outcome outcome;
-  const RuntimeOptions options{subject.dtype, way.isa, way.threads};
+  RuntimeOptions options{subject.dtype, way.isa, way.threads, subject.replay};
+  options.ranks = subject.ranks;
+  options.parallel = subject.parallel;
   const auto generate = [&](const SamplingOptions& sampling, Recorder* recorder,
                             std::vector<int64_t>& ids,
                             std::vector<std::vector<std::byte>>& all_logits) {
@@ -104,7 +106,10 @@ std::vector<Outcome> RunBatch(const Subject& subject, const Way& way,
     int64_t at = 0;  // of the prompt
     bool done = false;
   };
-  Runtime runtime(subject.graph, subject.checkpoint, {subject.dtype, way.isa, way.threads});
+  RuntimeOptions options{subject.dtype, way.isa, way.threads, subject.replay};
+  options.ranks = subject.ranks;
+  options.parallel = subject.parallel;
+  Runtime runtime(subject.graph, subject.checkpoint, options);
   std::vector<Outcome> outcomes(prompts.size());
   std::vector<Text> texts;
   texts.reserve(prompts.size());

@@ -42,6 +42,9 @@ struct Subject {
   const Graph& graph;
   const Checkpoint& checkpoint;
   DType dtype;
+  Communicator* ranks = nullptr;
+  ParallelPlan parallel = {};
+  std::shared_ptr<const ReplayPlan> replay = nullptr;
 };
 
 // Reads the prompt in chunks, then chooses and reads `steps` tokens greedily. Recorded: keeps the

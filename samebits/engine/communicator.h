@@ -1,0 +1,26 @@
+// How the ranks of a run exchange tensors. Each rank calls the same functions in the same order;
+// all block until the exchange is done. Implementations: MPI (apps/samebits), threads of one
+// process (local_ranks.h, for tests).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace samebits {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Among the ranks [first, first + bytes.size()), of which this is one: rank first + i gives
+  // bytes[i] bytes; `all` gets them one behind the other.
+  virtual void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) = 0;
+  virtual void Send(int to, const void* data, int64_t bytes) = 0;
+  virtual void Receive(int from, void* data, int64_t bytes) = 0;
+  // From rank `root` to all ranks.
+  virtual void Broadcast(int root, void* data, int64_t bytes) = 0;
+};
+
+}  // namespace samebits

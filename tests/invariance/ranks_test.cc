@@ -1,0 +1,153 @@
+// The same bits on any number of ranks: tensors, logits and chosen tokens of every split of every
+// architecture, in one piece and in chunks, of one sequence and of several, against one rank.
+// Ranks are threads of this process (engine/local_ranks.h). Each test prints a row of the table in
+// docs/scaling.md.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "samebits/base/error.h"
+#include "samebits/engine/local_ranks.h"
+#include "samebits/graph/parallel.h"
+#include "tests/invariance/fixtures.h"
+#include "tests/invariance/runs.h"
+
+namespace samebits {
+namespace {
+
+struct Model {
+  const char* name;
+  CheckpointSpec spec;
+};
+
+// 14 query heads on 2 KV heads and 7 on 7: with 3 or 4 ranks no range of heads ends where a group
+// ends. Sizes that divide by nothing.
+const Model kModels[] = {
+    {"qwen2",
+     {.stored = DType::kBF16,
+      .tied = true,
+      .num_hidden_layers = 3,
+      .hidden_size = 84,
+      .num_attention_heads = 14,
+      .num_key_value_heads = 2,
+      .head_dim = 6,
+      .seed = 1}},
+    {"llama",
+     {.model_type = "llama",
+      .stored = DType::kF32,
+      .num_hidden_layers = 3,
+      .hidden_size = 70,
+      .num_attention_heads = 7,
+      .num_key_value_heads = 7,
+      .head_dim = 10,
+      .seed = 2}},
+    {"qwen3_window",
+     {.model_type = "qwen3",
+      .stored = DType::kBF16,
+      .num_hidden_layers = 4,
+      .num_attention_heads = 8,
+      .num_key_value_heads = 4,
+      .head_dim = 18,
+      .sliding_window = 5,
+      .seed = 3}},
+};
+
+const ParallelPlan kPlans[] = {{1, 1}, {2, 1}, {3, 1}, {4, 1}, {7, 1},
+                               {1, 2}, {1, 3}, {2, 2}, {3, 2}, {2, 3}};
+
+constexpr int64_t kSteps = 4, kTokens = 19;
+
+class Ranks : public testing::TestWithParam<std::tuple<int, DType>> {};
+
+TEST_P(Ranks, SameBits) {
+  const Model& model = kModels[std::get<0>(GetParam())];
+  const DType dtype = std::get<1>(GetParam());
+  const Opened opened(model.spec);
+  const std::vector<int64_t> prompt = Prompt(kTokens, model.spec.vocab_size);
+  const std::vector<std::vector<int64_t>> prompts = {prompt, Prompt(5, model.spec.vocab_size, 1),
+                                                     Prompt(11, model.spec.vocab_size, 2)};
+  const Subject one = opened.In(dtype);
+  const Outcome recorded = RunWay(one, {}, prompt, kSteps, true);
+  const Outcome silent = RunWay(one, {}, prompt, kSteps, false);
+  const std::vector<Outcome> batch = RunBatch(one, {}, prompts, kSteps, true);
+  for (const ParallelPlan& plan : kPlans) {
+    SCOPED_TRACE(fmt::format("tp={},pp={}", plan.tp, plan.pp));
+    std::mutex mutex;
+    int64_t compared = 0;
+    RunLocalRanks(plan.ranks(), [&](Communicator& ranks) {
+      Subject subject = one;
+      subject.ranks = &ranks;
+      subject.parallel = plan;
+      const Way whole{BestIsa(), 2}, pieces{BestIsa(), 1, 4};
+      const Outcome first = RunWay(subject, whole, prompt, kSteps, true);
+      const Outcome second = RunWay(subject, pieces, prompt, kSteps, true);
+      const Outcome third = RunWay(subject, whole, prompt, kSteps, false);
+      const std::vector<Outcome> fourth = RunBatch(subject, whole, prompts, kSteps, true);
+      const std::lock_guard lock(mutex);
+      for (const Outcome* outcome : {&first, &second}) {
+        EXPECT_EQ(outcome->greedy, recorded.greedy);
+        compared += ExpectSameLogits(recorded.logits, outcome->logits, dtype);
+        if (ranks.rank() == 0) compared += ExpectSameTensors(recorded, *outcome);
+      }
+      EXPECT_EQ(third.greedy, recorded.greedy);
+      EXPECT_EQ(third.sampled, silent.sampled);
+      compared += ExpectSameLogits(silent.sampled_logits, third.sampled_logits, dtype);
+      for (size_t i = 0; i < prompts.size(); ++i) {
+        EXPECT_EQ(fourth[i].greedy, batch[i].greedy);
+        compared += ExpectSameLogits(batch[i].logits, fourth[i].logits, dtype);
+        if (ranks.rank() == 0) compared += ExpectSameTensors(batch[i], fourth[i]);
+      }
+    });
+    EXPECT_GT(compared, 10000);
+    fmt::print("| {} | {} | {} | {} | {} | {} |\n", model.name, ModelDTypeName(dtype), plan.tp,
+               plan.pp, compared, HasFailure() ? "SOME" : "0");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Ranks,
+                         testing::Combine(testing::Range(0, 3),
+                                          testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& param) {
+                           return fmt::format("{}_{}", kModels[std::get<0>(param.param)].name,
+                                              ModelDTypeName(std::get<1>(param.param)));
+                         });
+
+// The comparison must be able to fail: a rank that computes its share with another weight.
+TEST(RanksControl, AWrongShareIsSeen) {
+  const Opened opened(kModels[0].spec), other({.stored = DType::kBF16,
+                                               .tied = true,
+                                               .num_hidden_layers = 3,
+                                               .hidden_size = 84,
+                                               .num_attention_heads = 14,
+                                               .num_key_value_heads = 2,
+                                               .head_dim = 6,
+                                               .seed = 9});
+  const std::vector<int64_t> prompt = Prompt(kTokens, 131);
+  const Outcome right = RunWay(opened.In(DType::kF32), {}, prompt, 0, true);
+  std::vector<std::vector<std::byte>> logits;
+  RunLocalRanks(2, [&](Communicator& ranks) {
+    const Opened& own = ranks.rank() == 0 ? opened : other;
+    Subject subject{own.graph, own.checkpoint, DType::kF32, &ranks, {2, 1}};
+    const Outcome outcome = RunWay(subject, {}, prompt, 0, true);
+    if (ranks.rank() == 0) logits = outcome.logits;
+  });
+  EXPECT_NE(logits, right.logits);
+}
+
+TEST(RanksErrors, PlansThatDoNotFit) {
+  const Opened opened(kModels[0].spec);
+  const auto error = [&](const ParallelPlan& plan) -> std::string {
+    try {
+      SplitGraph(opened.graph, plan, 0);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(error({15, 1}), "tp=15: the model has 14 attention heads, a rank needs at least one");
+  EXPECT_EQ(error({1, 4}), "pp=4: the model has 3 layers, a stage needs at least one");
+}
+
+}  // namespace
+}  // namespace samebits
