@@ -10,7 +10,7 @@ function(samebits_module name)
   list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(_test|_fuzz|fuzz_main)\\.cc$")
 
-  list(TRANSFORM arg_DEPENDS PREPEND samebits_ REGEX "^(base|jinja|tensor|text|checkpoint|trace|numerics|kernels|graph|engine|compare|diagnose|report)$")
+  list(TRANSFORM arg_DEPENDS PREPEND samebits_ REGEX "^(base|jinja|tensor|text|checkpoint|trace|numerics|kernels|graph|engine|compare|diagnose|report|evaluate)$")
   add_library(samebits_${name} STATIC ${sources})
   target_link_libraries(samebits_${name} PUBLIC ${arg_DEPENDS})
   if(SAMEBITS_FUZZ)

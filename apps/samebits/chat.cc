@@ -2,12 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <csignal>
 #include <cstdio>
 #include <fstream>
 
 #include "apps/samebits/commands.h"
+#include "apps/samebits/interrupts.h"
 #include "apps/samebits/line_editor.h"
 #include "apps/samebits/model_options.h"
 #include "apps/samebits/progress.h"
@@ -31,25 +30,6 @@ constexpr const char* kHelp =
     "/system TEXT    a new conversation with this system message; without TEXT: without one\n"
     "/save FILE      the conversation as JSON, as `run --chat` and `tokenize --chat` read it\n"
     "/exit, Ctrl-D   ends; Ctrl-C stops an answer\n";
-
-std::atomic<bool> interrupted{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "set in a signal handler");
-
-// While it lives, Ctrl-C sets the flag and does not end the program.
-class CatchInterrupts {
- public:
-  CatchInterrupts() {
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted.store(true); };
-    sigaction(SIGINT, &action, &before_);  // no SA_RESTART: reading a line ends, too
-  }
-  ~CatchInterrupts() { sigaction(SIGINT, &before_, nullptr); }
-  CatchInterrupts(const CatchInterrupts&) = delete;
-  CatchInterrupts& operator=(const CatchInterrupts&) = delete;
-
- private:
-  struct sigaction before_ {};
-};
 
 class Conversation {
  public:

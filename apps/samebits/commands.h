@@ -12,6 +12,7 @@ void RegisterChat(CLI::App& app, int& exit_code);
 void RegisterTokenize(CLI::App& app, int& exit_code);
 void RegisterTrace(CLI::App& app, int& exit_code);
 void RegisterBench(CLI::App& app, int& exit_code);
+void RegisterEval(CLI::App& app, int& exit_code);
 void RegisterCheck(CLI::App& app, int& exit_code);
 void RegisterTolerance(CLI::App& app, int& exit_code);
 void RegisterDiff(CLI::App& app, int& exit_code);

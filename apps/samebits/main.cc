@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   samebits::RegisterChat(app, exit_code);
   samebits::RegisterTokenize(app, exit_code);
   samebits::RegisterTrace(app, exit_code);
+  samebits::RegisterEval(app, exit_code);
   samebits::RegisterCheck(app, exit_code);
   samebits::RegisterTolerance(app, exit_code);
   samebits::RegisterDiff(app, exit_code);

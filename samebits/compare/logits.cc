@@ -66,6 +66,11 @@ std::vector<int64_t> Largest(const Row& row) {
 
 }  // namespace
 
+std::optional<double> LogNormalizer(const std::vector<double>& logits) {
+  if (!HasSoftmax(logits)) return std::nullopt;
+  return LogSumExp(logits);
+}
+
 LogitMetrics CompareLogits(const TensorView& a, const TensorView& b,
                            const std::function<bool(int64_t)>& ignore) {
   SAMEBITS_CHECK(a.shape == b.shape && !a.shape.empty(), "logits of one shape");

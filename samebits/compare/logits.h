@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <vector>
 
 #include "samebits/tensor/tensor.h"
 
@@ -19,6 +21,9 @@ struct LogitMetrics {
   int64_t same_top1 = 0;  // tokens with the same likeliest id; of equal logits the lower id wins
   int64_t same_top5 = 0;  // tokens whose five likeliest ids are the same set
 };
+
+// log(sum of exp(logits)), which is what log softmax subtracts; nothing for what has no softmax.
+std::optional<double> LogNormalizer(const std::vector<double>& logits);
 
 // [..., V] of one shape, in dtypes that are compared as numbers (metrics.h); rows are counted
 // through all leading axes. `ignore(row)`: tokens that are left out; may be empty.

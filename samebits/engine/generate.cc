@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "samebits/base/error.h"
-#include "samebits/engine/torch_sampler.h"
+#include "samebits/engine/answer.h"
 
 namespace samebits {
 namespace {
@@ -13,10 +13,6 @@ using Clock = std::chrono::steady_clock;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-bool Contains(const std::vector<int64_t>& ids, int64_t id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
 bool Interrupted(const GenerationEvents& events) {
@@ -72,61 +68,10 @@ std::string StopFilter::Add(std::string_view text) {
 
 std::string StopFilter::Finish() { return found_ ? "" : std::exchange(held_, ""); }
 
-namespace {
-
-// What becomes of the tokens: text, events, the decision to stop.
-class Answer {
- public:
-  Answer(const Tokenizer* tokenizer, const GenerationOptions& options,
-         const GenerationEvents& events, Generation& result)
-      : options_(options), events_(events), result_(result), filter_(options.stop_texts) {
-    if (tokenizer != nullptr) stream_.emplace(*tokenizer);
-  }
-
-  // False when this token ends the answer.
-  bool Add(int64_t id) {
-    result_.ids.push_back(id);
-    if (events_.token) events_.token(id);
-    if (Contains(options_.stop_ids, id)) return Stop(StopReason::kEosToken);
-    if (stream_) Show(filter_.Add(stream_->Add(id)));
-    if (filter_.found()) return Stop(StopReason::kStopText);
-    if (static_cast<int64_t>(result_.ids.size()) >= options_.max_tokens) {
-      return Stop(StopReason::kMaxTokens);
-    }
-    return true;
-  }
-
-  bool Stop(StopReason reason) {
-    result_.stop_reason = reason;
-    return false;
-  }
-
-  void Finish() {
-    if (!stream_) return;
-    Show(filter_.Add(stream_->Finish()));
-    Show(filter_.Finish());
-  }
-
- private:
-  void Show(const std::string& text) {
-    if (text.empty()) return;
-    result_.text += text;
-    if (events_.text) events_.text(text);
-  }
-
-  const GenerationOptions& options_;
-  const GenerationEvents& events_;
-  Generation& result_;
-  std::optional<TextStream> stream_;
-  StopFilter filter_;
-};
-
-}  // namespace
-
 Generation Generate(Runtime& runtime, Sequence& sequence, std::span<const int64_t> prompt,
                     const Tokenizer* tokenizer, const GenerationOptions& options,
                     const GenerationEvents& events) {
-  Generation result;
+  Answer answer(prompt, tokenizer, options, events);
   const auto total = static_cast<int64_t>(prompt.size());
   sequence.Plan(total);
   SAMEBITS_CHECK(sequence.length() < total && options.chunk > 0, "something left to read");
@@ -136,41 +81,28 @@ Generation Generate(Runtime& runtime, Sequence& sequence, std::span<const int64_
     const int64_t at = sequence.length();
     if (events.prefill) events.prefill(at, total);
     if (Interrupted(events)) {
-      result.stop_reason = StopReason::kInterrupted;
-      return result;
+      answer.Interrupt();
+      return answer.Finish();
     }
     logits = &runtime.Forward(sequence, prompt.subspan(at, std::min(options.chunk, total - at)));
   }
   if (events.prefill) events.prefill(total, total);
-  result.prefill_s = SecondsSince(start);
+  const double prefill_s = SecondsSince(start);
 
   const auto begin = Clock::now();
-  Answer answer(tokenizer, options, events, result);
-  std::vector<int64_t> seen(prompt.begin(), prompt.end());
-  std::optional<TorchSampler> torch;
-  if (options.torch_softmax) torch.emplace(options.sampling, *options.torch_softmax);
-  while (true) {
-    const auto step = static_cast<int64_t>(result.ids.size());
-    const int64_t id =
-        torch ? torch->Next(*logits, seen) : SampleToken(*logits, options.sampling, step, seen);
-    seen.push_back(id);
-    if (options.top_log_probs >= 0) {
-      result.log_probs.push_back(TokenLogProbs(*logits, id, options.top_log_probs));
-    }
-    if (!answer.Add(id)) break;
+  int64_t decode_steps = 0;
+  while (answer.Next(*logits, sequence.length())) {
     if (Interrupted(events)) {
-      answer.Stop(StopReason::kInterrupted);
+      answer.Interrupt();
       break;
     }
-    if (sequence.length() >= options.max_length) {
-      answer.Stop(StopReason::kContext);
-      break;
-    }
-    logits = &runtime.Forward(sequence, std::span(&id, 1));
-    ++result.decode_steps;
+    logits = &runtime.Forward(sequence, answer.Last());
+    ++decode_steps;
   }
-  answer.Finish();
+  Generation result = answer.Finish();
+  result.prefill_s = prefill_s;
   result.decode_s = SecondsSince(begin);
+  result.decode_steps = decode_steps;
   return result;
 }
 

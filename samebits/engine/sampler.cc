@@ -21,8 +21,7 @@ uint64_t SplitMix64(uint64_t x) {
 
 // Uniform in [0, 1) with 53 bits.
 double Uniform(uint64_t seed, int64_t step) {
-  const uint64_t bits = SplitMix64(SplitMix64(seed) + static_cast<uint64_t>(step));
-  return static_cast<double>(bits >> 11) * 0x1p-53;
+  return static_cast<double>(DerivedSeed(seed, static_cast<uint64_t>(step)) >> 11) * 0x1p-53;
 }
 
 void Penalize(std::vector<double>& values, double penalty, std::span<const int64_t> context) {
@@ -81,6 +80,8 @@ int64_t Greedy(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+uint64_t DerivedSeed(uint64_t seed, uint64_t index) { return SplitMix64(SplitMix64(seed) + index); }
 
 int64_t SampleToken(const TensorView& logits, const SamplingOptions& options, int64_t step,
                     std::span<const int64_t> context) {

@@ -27,6 +27,9 @@ struct SamplingOptions {
 int64_t SampleToken(const TensorView& logits, const SamplingOptions& options, int64_t step,
                     std::span<const int64_t> context = {});
 
+// The seed of the `index`-th of many independent draws: SplitMix64(SplitMix64(seed) + index).
+uint64_t DerivedSeed(uint64_t seed, uint64_t index);
+
 struct LogProb {
   int64_t id;
   double value;  // natural logarithm

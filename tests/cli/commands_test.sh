@@ -41,7 +41,7 @@ refused() {
 
 # Help, with one example each, and a completion that knows every command.
 commands=$("$samebits" --help | sed -n '/^Subcommands:/,$p' | sed -n 's/^  \([a-z]\+\) .*/\1/p')
-for wanted in inspect run chat tokenize trace check diff bench completion; do
+for wanted in inspect run chat tokenize trace eval check diff bench completion; do
   holds "commands" "$wanted" "$commands"
 done
 bash_completion=$("$samebits" completion bash)

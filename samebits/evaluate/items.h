@@ -1,0 +1,32 @@
+// Questions with answers that can be checked, in GSM8K's layout, and how they become prompts.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "samebits/base/json.h"
+
+namespace samebits {
+
+struct Item {
+  std::string question;
+  std::string answer;  // the working, then "#### 42"
+};
+
+// One JSON object a line with the texts "question" and "answer"; other keys are let pass, and so
+// are lines of white space. The answer must have something behind its last "#### ". Throws
+// Error(kIo), Error(kBadInput):
+//   test.jsonl:3: 'answer': expected a text with "#### " and the result, found "42"
+std::vector<Item> ReadItems(const std::string& path);
+std::vector<Item> ParseItems(std::string_view text, const std::string& place);
+
+// The examples with their answers and the question without one, a blank line between them:
+//   Question: 1 + 1?\nAnswer: 1 + 1 = 2 #### 2\n\nQuestion: 2 + 3?\nAnswer:
+std::string FewShotText(std::span<const Item> examples, const std::string& question);
+
+// The same as a conversation: each example a turn of the user and one of the assistant, word for
+// word, then the question as the user's last message.
+OrderedJson FewShotMessages(std::span<const Item> examples, const std::string& question);
+
+}  // namespace samebits
