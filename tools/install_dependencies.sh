@@ -10,7 +10,7 @@ for group in "$@"; do
   case "$group" in
     build) packages+=(g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev
                       libedit-dev libgtest-dev libgmock-dev libsimdjson-dev libpcre2-dev
-                      libssl-dev libzip-dev) ;;
+                      libssl-dev libzip-dev libopenmpi-dev openmpi-bin) ;;
     format) packages+=(clang-format-14) ;;
     tidy) packages+=(clang-tidy-14 git python3) ;;
     fuzz) packages+=(clang-14 libclang-rt-14-dev) ;;

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/interrupts.h"
 #include "apps/samebits/line_editor.h"
 #include "apps/samebits/model_options.h"
 #include "apps/samebits/progress.h"
+#include "apps/samebits/ranks.h"
 #include "apps/samebits/sampling_options.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/hub_cache.h"
@@ -140,7 +142,7 @@ bool Obey(const std::string& line, Conversation& conversation) {
     conversation.SetSystem(argument);
   } else if (command == "/save") {
     if (argument.empty()) Fail(ErrorCode::kUsage, "/save FILE: the file is missing");
-    conversation.Save(argument);
+    if (IsRootRank()) conversation.Save(argument);
   } else if (command == "/help") {
     fmt::print(stderr, "{}", kHelp);
   } else {
@@ -153,7 +155,7 @@ void RunChat(const ChatOptions& options) {
   const std::string folder = ResolveModel(options.model.model);
   const Checkpoint checkpoint = Checkpoint::Open(folder);
   const Graph graph = BuildGraph(checkpoint.config());
-  const RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
+  RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
   const Tokenizer tokenizer = Tokenizer::Open(folder);
   const std::optional<ChatTemplate> chat_template = ChatTemplate::Open(folder);
   if (!chat_template) {
@@ -163,17 +165,27 @@ void RunChat(const ChatOptions& options) {
   GenerationOptions generation =
       ChosenGeneration(options.sampling, folder, checkpoint.config(), &tokenizer);
   generation.chunk = options.model.chunk;
+  JoinRanks(options.model, checkpoint,
+            fmt::format("{} {}", options.system, SamplingJson(generation).dump()), how);
   Runtime runtime(graph, checkpoint, how);
   {
     ProgressLine progress;
-    PageIn(checkpoint, progress);
+    if (how.ranks == nullptr) PageIn(checkpoint, progress);
   }
   Conversation conversation(runtime, checkpoint.config(), tokenizer, *chat_template, generation,
                             options.system);
-  LineEditor editor("> ", StateFile("chat_history"));
-  if (editor.interactive()) fmt::print(stderr, "/help lists the commands, Ctrl-D ends\n");
+  std::optional<LineEditor> own_editor;  // of rank 0, whose terminal it is
+  if (IsRootRank()) own_editor.emplace("> ", StateFile("chat_history"));
+  const bool interactive = !FromRoot(own_editor && own_editor->interactive() ? "yes" : "").empty();
+  const auto read = [&]() -> std::optional<std::string> {
+    std::optional<std::string> line;
+    if (own_editor) line = own_editor->Read();
+    const std::string shared = FromRoot(line ? "+" + *line : "");
+    return shared.empty() ? std::nullopt : std::optional(shared.substr(1));
+  };
+  if (interactive) fmt::print(stderr, "/help lists the commands, Ctrl-D ends\n");
   const CatchInterrupts caught;
-  while (const std::optional<std::string> line = editor.Read()) {
+  while (const std::optional<std::string> line = read()) {
     interrupted = false;
     if (line->empty()) continue;
     try {
@@ -183,12 +195,12 @@ void RunChat(const ChatOptions& options) {
         conversation.Say(*line);
       }
     } catch (const Error& error) {
-      if (!editor.interactive()) throw;
+      if (!interactive) throw;
       fmt::print(stderr, "samebits: {}\n", error.what());
     }
     FlushOutput();
   }
-  if (editor.interactive()) fmt::print("\n");
+  if (interactive) fmt::print("\n");
 }
 
 }  // namespace

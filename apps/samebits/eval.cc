@@ -11,6 +11,7 @@
 #include "apps/samebits/commands.h"
 #include "apps/samebits/interrupts.h"
 #include "apps/samebits/progress.h"
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/digest.h"
 #include "samebits/checkpoint/hub_cache.h"
@@ -222,14 +223,17 @@ int EvaluateTask(const EvalOptions& options) {
                          options.samples, options.sampling.seed});
   const Json run = DescribeRun(options, checkpoint, questions, how, batch.generation);
   std::optional<ResultWriter> writer;
+  JoinRanks(options.model, checkpoint, run.dump() + fmt::format(" {}", batch.batch), how);
   if (!options.output.empty()) {
-    const ResultFile found = ReadResults(options.output, run);
+    ResultFile found;
+    if (IsRootRank()) found = ReadResults(options.output, run);
+    found.lines = Json::parse(FromRoot(Json(found.lines).dump())).get<std::vector<Json>>();
     evaluation.Restore(found.lines, options.output);
-    writer.emplace(options.output, run, found);
+    if (IsRootRank()) writer.emplace(options.output, run, found);
   }
   Runtime runtime(graph, checkpoint, how);
   ProgressLine progress;
-  PageIn(checkpoint, progress);
+  if (how.ranks == nullptr) PageIn(checkpoint, progress);
 
   const auto start = Clock::now();
   const auto seconds = [start] {

@@ -1,5 +1,6 @@
 // samebits eval --perplexity.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <cmath>
@@ -114,9 +115,11 @@ int EvaluatePerplexity(const EvalOptions& options) {
            windows.window);
     }
   }
+  JoinRanks(options.model, checkpoint,
+            fmt::format("{} {} {}", windows.window, windows.stride, fmt::join(ids, ",")), how);
   Runtime runtime(graph, checkpoint, how);
   ProgressLine progress;
-  PageIn(checkpoint, progress);
+  if (how.ranks == nullptr) PageIn(checkpoint, progress);
   const auto start = Clock::now();
   const PerplexityResult result = MeasurePerplexity(
       runtime, ids, windows, recorded,

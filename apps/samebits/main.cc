@@ -2,15 +2,31 @@
 // and exit code 2.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include "apps/samebits/commands.h"
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/mapped_file.h"
 
-int main(int argc, char** argv) {
-  samebits::InstallTruncationHandler();
+namespace {
+
+// Commands that share their work among ranks; of the others rank 0 alone runs.
+bool RunsOnAllRanks(int argc, char** argv) {
+  constexpr std::array<std::string_view, 4> kNames = {"run", "chat", "trace", "eval"};
+  return argc > 1 && std::find(kNames.begin(), kNames.end(), argv[1]) != kNames.end();
+}
+
+int Failed(const char* message) {
+  samebits::FailRank(message);
+  return 2;
+}
+
+int Main(int argc, char** argv) {
   CLI::App app{"samebits: same bits, or the reason why not"};
   app.set_version_flag("--version", SAMEBITS_VERSION);
   app.require_subcommand(1);
@@ -30,12 +46,23 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
-  } catch (const samebits::Error& error) {
-    fmt::print(stderr, "samebits: {}\n", error.what());
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "samebits: unexpected error: {}\n", error.what());
-    return 2;
   }
   return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  samebits::InstallTruncationHandler();
+  try {
+    samebits::StartRanks();
+    const bool here = samebits::IsRootRank() || RunsOnAllRanks(argc, argv);
+    const int exit_code = here ? Main(argc, argv) : 0;
+    samebits::EndRanks();
+    return exit_code;
+  } catch (const samebits::Error& error) {
+    return Failed(error.what());
+  } catch (const std::exception& error) {
+    return Failed(fmt::format("unexpected error: {}", error.what()).c_str());
+  }
 }

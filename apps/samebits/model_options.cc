@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
+#include "samebits/checkpoint/digest.h"
+#include "samebits/checkpoint/mapped_file.h"
 #include "samebits/kernels/thread_pool.h"
 
 namespace samebits {
@@ -27,6 +31,9 @@ void AddModelOptions(CLI::App& command, ModelOptions& options) {
                      "threads (default: one a physical core); the bits are the same");
   command.add_option("--chunk", options.chunk,
                      "tokens of the prompt that are computed at once; the bits are the same");
+  command.add_option("--parallel", options.parallel,
+                     "under mpirun: tp=N ranks share each layer, pp=M groups of layers follow one "
+                     "another (default: tp = all ranks); the bits are the same");
 }
 
 DType ChosenDType(const ModelOptions& options, const ModelConfig& config) {
@@ -49,7 +56,39 @@ RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& con
   }
   if (options.chunk < 1) Fail(ErrorCode::kUsage, "--chunk {}: expected at least 1", options.chunk);
   return {ChosenDType(options, config), *isa,
-          options.threads == 0 ? DefaultThreads() : options.threads};
+          options.threads == 0 ? std::max(1, DefaultThreads() / LocalRanks()) : options.threads};
+}
+
+namespace {
+
+std::string ProgramBytes() {
+  const MappedFile program("/proc/self/exe");
+  return {reinterpret_cast<const char*>(program.bytes().data()), program.bytes().size()};
+}
+
+}  // namespace
+
+void JoinRanks(const ModelOptions& options, const Checkpoint& checkpoint, const std::string& what,
+               RuntimeOptions& runtime) {
+  Communicator* ranks = ProcessRanks();
+  const int size = ranks == nullptr ? 1 : ranks->size();
+  ParallelPlan plan{size, 1};
+  if (!options.parallel.empty()) plan = ParseParallelPlan(options.parallel);
+  if (plan.ranks() != size) {
+    Fail(ErrorCode::kUsage, "--parallel {}: {} ranks, {}; mpirun -n {} samebits ...",
+         options.parallel, plan.ranks(),
+         size == 1 ? "this is one" : fmt::format("mpirun started {}", size), plan.ranks());
+  }
+  if (ranks == nullptr) return;
+  AgreeOn({{"program", Sha256(ProgramBytes())},
+           {"checkpoint", CheckpointDigest(checkpoint)},
+           {"profile", runtime.replay == nullptr ? "none" : runtime.replay->profile().digest()},
+           {"dtype", std::string(ModelDTypeName(runtime.dtype))},
+           {"--parallel", options.parallel},
+           {"--chunk", fmt::format("{}", options.chunk)},
+           {"prompt or options", Sha256(what)}});
+  runtime.ranks = ranks;
+  runtime.parallel = plan;
 }
 
 std::vector<int64_t> ParseIds(const std::string& text) {

@@ -17,6 +17,7 @@ struct ModelOptions {
   std::string cpu = "native";
   int threads = 0;  // 0: one a physical core
   int64_t chunk = 512;
+  std::string parallel;  // empty: tp = the number of ranks
 };
 
 // MODEL alone, with its text of help.
@@ -26,6 +27,12 @@ void AddModelOptions(CLI::App& command, ModelOptions& options);
 // The dtype asked for, or the configuration's. Throws Error(kUsage).
 DType ChosenDType(const ModelOptions& options, const ModelConfig& config);
 RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& config);
+
+// Under mpirun: makes this process one of the ranks that run the model together. They must have the
+// same checkpoint, program, profile, arguments and prompt (`what`). Throws Error(kUsage) when they
+// have not, or when --parallel asks for another number of ranks.
+void JoinRanks(const ModelOptions& options, const Checkpoint& checkpoint, const std::string& what,
+               RuntimeOptions& runtime);
 
 // "1,2,3"; throws Error(kUsage).
 std::vector<int64_t> ParseIds(const std::string& text);

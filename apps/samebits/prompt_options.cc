@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "apps/samebits/model_options.h"
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
 #include "samebits/text/chat_template.h"
 
@@ -30,7 +31,8 @@ PromptText RenderChat(const PromptOptions& options, const std::string& folder) {
 std::string PlainText(const PromptOptions& options) {
   if (!options.prompt.empty() && options.prompt != "-") return options.prompt;
   std::string text;
-  if (options.prompt == "-" || isatty(STDIN_FILENO) == 0) text = ReadInput("-");
+  const bool terminal = FromRoot(isatty(STDIN_FILENO) != 0 ? "terminal" : "") == "terminal";
+  if (options.prompt == "-" || !terminal) text = ReadInput("-");
   if (text.ends_with('\n')) text.pop_back();  // of the line, not of the prompt
   if (text.empty()) Fail(ErrorCode::kUsage, "give a prompt or --ids 1,2,3");
   return text;
@@ -69,7 +71,9 @@ void AddPromptOptions(CLI::App& command, PromptOptions& options) {
   command.add_flag("--raw", options.raw, "the text as it is, without the chat template");
 }
 
-std::string ReadInput(const std::string& path) {
+namespace {
+
+std::string ReadWhole(const std::string& path) {
   std::FILE* file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
   if (file == nullptr) Fail(ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
   std::string text;
@@ -84,6 +88,13 @@ std::string ReadInput(const std::string& path) {
   if (file != stdin) std::fclose(file);
   if (failed) Fail(ErrorCode::kIo, "{}: {}", path, std::strerror(reason));
   return text;
+}
+
+}  // namespace
+
+std::string ReadInput(const std::string& path) {
+  if (path != "-") return ReadWhole(path);
+  return FromRoot(IsRootRank() ? ReadWhole(path) : "");
 }
 
 Prompt ReadPrompt(const PromptOptions& options, const std::string& folder,

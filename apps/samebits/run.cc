@@ -11,6 +11,7 @@
 #include "apps/samebits/profile_options.h"
 #include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
+#include "apps/samebits/ranks.h"
 #include "apps/samebits/sampling_options.h"
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
@@ -60,17 +61,6 @@ Json LogProbsJson(const Generation& answer, const Tokenizer* tokenizer) {
     list.push_back(std::move(entry));
   }
   return list;
-}
-
-Json SamplingJson(const GenerationOptions& options) {
-  const SamplingOptions& s = options.sampling;
-  return {{"temperature", s.temperature},
-          {"top_k", s.top_k},
-          {"top_p", s.top_p},
-          {"min_p", s.min_p},
-          {"seed", s.seed},
-          {"repetition_penalty", s.repetition_penalty},
-          {"max_tokens", options.max_tokens}};
 }
 
 double PerSecond(int64_t count, double seconds) {
@@ -127,10 +117,13 @@ void Run(const RunOptions& options) {
     how_to_answer.torch_softmax = how.replay->Softmax();
   }
   if (options.json) how_to_answer.top_log_probs = options.top_logprobs;
+  JoinRanks(options.model, checkpoint,
+            fmt::format("{} {}", SamplingJson(how_to_answer).dump(), fmt::join(prompt.ids, ",")),
+            how);
   Runtime runtime(graph, checkpoint, how);
   Sequence sequence = runtime.NewSequence();
   ProgressLine progress;
-  PageIn(checkpoint, progress);
+  if (how.ranks == nullptr) PageIn(checkpoint, progress);
   const double load_s = std::chrono::duration<double>(Clock::now() - start).count();
 
   GenerationEvents events;

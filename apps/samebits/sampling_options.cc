@@ -79,4 +79,15 @@ GenerationOptions ChosenGeneration(const SamplingArguments& arguments, const std
   return options;
 }
 
+Json SamplingJson(const GenerationOptions& options) {
+  const SamplingOptions& s = options.sampling;
+  return {{"temperature", s.temperature},
+          {"top_k", s.top_k},
+          {"top_p", s.top_p},
+          {"min_p", s.min_p},
+          {"seed", s.seed},
+          {"repetition_penalty", s.repetition_penalty},
+          {"max_tokens", options.max_tokens}};
+}
+
 }  // namespace samebits

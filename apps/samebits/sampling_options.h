@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "samebits/base/json.h"
 #include "samebits/engine/generate.h"
 
 namespace samebits {
@@ -27,5 +28,8 @@ void AddSamplingOptions(CLI::App& command, SamplingArguments& arguments);
 GenerationOptions ChosenGeneration(const SamplingArguments& arguments, const std::string& folder,
                                    const ModelConfig& config, const Tokenizer* tokenizer,
                                    bool as_generate = false);
+
+// The settings as `run --json` prints them.
+Json SamplingJson(const GenerationOptions& options);
 
 }  // namespace samebits

@@ -1,14 +1,18 @@
 // samebits trace: runs a prompt and records its nodes.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <optional>
+#include <set>
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
 #include "apps/samebits/profile_options.h"
 #include "apps/samebits/progress.h"
 #include "apps/samebits/prompt_options.h"
+#include "apps/samebits/ranks.h"
 #include "apps/samebits/substitute_options.h"
 #include "apps/samebits/trace_like.h"
 #include "samebits/base/error.h"
@@ -103,8 +107,19 @@ Plan PlanLike(const LikeRun& like) {
   return plan;
 }
 
+// What a rank other than 0 says it records: the same tensors, which rank 0 gets.
+class Wanted : public Recorder {
+ public:
+  explicit Wanted(const std::vector<std::string>& names) : names_(names.begin(), names.end()) {}
+  bool Wants(std::string_view name) const override { return names_.contains(name); }
+  void Record(std::string_view, const TensorView&, int64_t) override {}
+
+ private:
+  std::set<std::string, std::less<>> names_;
+};
+
 void Execute(Runtime& runtime, const Plan& plan, const Substitutes& substitutes,
-             TraceRecorder& recorder) {
+             const std::vector<Recorder*>& recorders) {
   const int64_t tokens = plan.tokens();
   std::vector<Sequence> sequences;
   for (int64_t i = 0; i < plan.sequences(); ++i) {
@@ -120,7 +135,7 @@ void Execute(Runtime& runtime, const Plan& plan, const Substitutes& substitutes,
     for (int64_t i = 0; i < plan.sequences(); ++i) {
       const auto place = static_cast<size_t>(i * tokens + at), n = static_cast<size_t>(count);
       Part part{&sequences[static_cast<size_t>(i)], std::span(plan.ids).subspan(place, n),
-                recorder.sequence(i)};
+                recorders[static_cast<size_t>(i)]};
       part.substitutes = &substitutes;
       if (!plan.positions.empty()) part.positions = std::span(plan.positions).subspan(place, n);
       parts.push_back(part);
@@ -171,14 +186,29 @@ void RunTrace(const TraceOptions& options) {
       ReadSubstitutes(options.substitutes, graph, checkpoint, plan.ids, how.dtype);
   if (!substitutes.taken.empty()) plan.metadata["substituted"] = Json(substitutes.taken).dump();
   how.weights = substitutes.weights;
+  if (ProcessRanks() != nullptr && !options.substitutes.empty()) {
+    Fail(ErrorCode::kUnsupported, "--substitute: one rank only");
+  }
+  JoinRanks(options.model, checkpoint,
+            fmt::format("{} {} {} {}", fmt::join(plan.ids, ","), fmt::join(plan.positions, ","),
+                        fmt::join(plan.chunks, ","), fmt::join(plan.names, ",")),
+            how);
   Runtime runtime(graph, checkpoint, how);
-  TraceRecorder recorder(options.output, graph, how.dtype, {plan.batch, plan.tokens()},
-                         plan.metadata, plan.names);
+  std::optional<TraceRecorder> recorder;
+  std::vector<Recorder*> recorders;
+  Wanted wanted(plan.names);
+  if (IsRootRank()) {
+    recorder.emplace(options.output, graph, how.dtype,
+                     TraceRecorder::Layout{plan.batch, plan.tokens()}, plan.metadata, plan.names);
+  }
+  for (int64_t i = 0; i < plan.sequences(); ++i) {
+    recorders.push_back(recorder ? recorder->sequence(i) : &wanted);
+  }
   ProgressLine progress;
-  PageIn(checkpoint, progress);
+  if (how.ranks == nullptr) PageIn(checkpoint, progress);
   progress.Clear();
-  Execute(runtime, plan, substitutes.tensors, recorder);
-  recorder.Finish();
+  Execute(runtime, plan, substitutes.tensors, recorders);
+  if (recorder) recorder->Finish();
   fmt::print(stderr, "{}: {} tokens, {} tensors, {}\n", options.output, plan.tokens(),
              plan.names.size(), ModelDTypeName(how.dtype));
 }

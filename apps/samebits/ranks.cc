@@ -1,0 +1,212 @@
+// The only file that knows MPI.
+#include "apps/samebits/ranks.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <thread>
+
+#include "apps/samebits/rank_watch.h"
+#include "samebits/base/error.h"
+
+#ifdef SAMEBITS_MPI
+#define OMPI_SKIP_MPICXX
+#include <mpi.h>
+#endif
+
+namespace samebits {
+namespace {
+
+// What the launchers tell their processes: Open MPI, MPICH and Slurm.
+int FromLauncher(std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const char* value = std::getenv(name);
+    if (value == nullptr) continue;
+    int number = 1;
+    const std::string_view text(value);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error == std::errc() && end == text.data() + text.size()) return std::max(1, number);
+  }
+  return 1;
+}
+
+}  // namespace
+
+int LocalRanks() { return FromLauncher({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}); }
+
+#ifdef SAMEBITS_MPI
+
+namespace {
+
+class MpiRanks : public Communicator {
+ public:
+  MpiRanks() {
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  }
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) override {
+    std::vector<int> counts, places;
+    int64_t at = 0;
+    for (const int64_t count : bytes) {
+      counts.push_back(Count(count));
+      places.push_back(Count(at));
+      at += count;
+    }
+    MPI_Allgatherv(own, counts[static_cast<size_t>(rank_ - first)], MPI_BYTE, all, counts.data(),
+                   places.data(), MPI_BYTE, Group(first, static_cast<int>(bytes.size())));
+  }
+  void Send(int to, const void* data, int64_t bytes) override {
+    MPI_Send(data, Count(bytes), MPI_BYTE, to, 0, MPI_COMM_WORLD);
+  }
+  void Receive(int from, void* data, int64_t bytes) override {
+    MPI_Recv(data, Count(bytes), MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+  }
+  void Broadcast(int root, void* data, int64_t bytes) override {
+    MPI_Bcast(data, Count(bytes), MPI_BYTE, root, MPI_COMM_WORLD);
+  }
+
+ private:
+  // MPI counts in int; tensors of a call stay far below, or are asked for in smaller chunks.
+  static int Count(int64_t bytes) {
+    if (bytes > INT32_MAX) {
+      Fail(ErrorCode::kUnsupported, "an exchange of {} bytes: at most {}; take a smaller --chunk",
+           bytes, INT32_MAX);
+    }
+    return static_cast<int>(bytes);
+  }
+
+  MPI_Comm Group(int first, int count) {
+    if (count == size_) return MPI_COMM_WORLD;
+    const auto known = groups_.find({first, count});
+    if (known != groups_.end()) return known->second;
+    MPI_Group world = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
+    MPI_Comm_group(MPI_COMM_WORLD, &world);
+    int range[1][3] = {{first, first + count - 1, 1}};
+    MPI_Group_range_incl(world, 1, range, &group);
+    MPI_Comm comm = MPI_COMM_NULL;
+    MPI_Comm_create_group(MPI_COMM_WORLD, group, first, &comm);
+    MPI_Group_free(&group);
+    MPI_Group_free(&world);
+    return groups_[{first, count}] = comm;
+  }
+
+  int rank_ = 0, size_ = 1;
+  std::map<std::pair<int, int>, MPI_Comm> groups_;
+};
+
+std::unique_ptr<MpiRanks> process_ranks;
+std::unique_ptr<RankWatch> watch;
+
+void LeadNowhere(int descriptor) {
+  const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (nowhere < 0) return;
+  dup2(nowhere, descriptor);
+  close(nowhere);
+}
+
+}  // namespace
+
+void StartRanks() {
+  if (FromLauncher({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}) == 1) return;
+  // This thread alone calls MPI.
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  process_ranks = std::make_unique<MpiRanks>();
+  if (process_ranks->size() == 1) {
+    process_ranks.reset();
+    MPI_Finalize();
+    return;
+  }
+  const int errors = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+  std::string root;
+  if (IsRootRank()) {
+    watch = RankWatch::Root(process_ranks->size(), errors);
+    root = watch->address();
+  }
+  root = FromRoot(root);
+  if (IsRootRank()) {
+    watch->Begin();
+  } else {
+    watch = RankWatch::Other(process_ranks->rank(), process_ranks->size(), root, errors);
+    LeadNowhere(STDOUT_FILENO);
+    LeadNowhere(STDERR_FILENO);
+  }
+}
+
+Communicator* ProcessRanks() { return process_ranks.get(); }
+
+bool IsRootRank() { return process_ranks == nullptr || process_ranks->rank() == 0; }
+
+void FailRank(const std::string& message) {
+  if (watch != nullptr) watch->Fail(message);
+  fmt::print(stderr, "samebits: {}\n", message);
+}
+
+void EndRanks() {
+  if (process_ranks == nullptr) return;
+  // Not MPI_Barrier, which keeps a core busy: a command may run on rank 0 alone.
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ibarrier(MPI_COMM_WORLD, &request);
+  for (int done = 0; done == 0;) {
+    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (done == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  watch->Done();
+  process_ranks.reset();
+  MPI_Finalize();
+  watch.reset();
+}
+
+#else  // without MPI
+
+void StartRanks() {
+  const int size = FromLauncher({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"});
+  if (size > 1) {
+    Fail(ErrorCode::kUnsupported,
+         "{} ranks: this build has no MPI; install libopenmpi-dev and build again", size);
+  }
+}
+Communicator* ProcessRanks() { return nullptr; }
+bool IsRootRank() { return true; }
+void FailRank(const std::string& message) { fmt::print(stderr, "samebits: {}\n", message); }
+void EndRanks() {}
+
+#endif
+
+std::string FromRoot(std::string text) {
+  Communicator* ranks = ProcessRanks();
+  if (ranks == nullptr) return text;
+  auto size = static_cast<int64_t>(text.size());
+  ranks->Broadcast(0, &size, sizeof(size));
+  text.resize(static_cast<size_t>(size));
+  if (size > 0) ranks->Broadcast(0, text.data(), size);
+  return text;
+}
+
+void AgreeOn(const std::vector<std::pair<std::string, std::string>>& facts) {
+  Communicator* ranks = ProcessRanks();
+  if (ranks == nullptr) return;
+  for (const auto& [name, own] : facts) {
+    const std::string expected = FromRoot(own);
+    const char same = own == expected ? 1 : 0;
+    std::string all(static_cast<size_t>(ranks->size()), '\0');
+    ranks->AllGather(0, &same, std::vector<int64_t>(all.size(), 1), all.data());
+    const size_t other = all.find('\0');
+    if (other == std::string::npos) continue;
+    Fail(ErrorCode::kUsage, "rank {} of {} has another {} than rank 0 ({})", other, ranks->size(),
+         name, expected);
+  }
+}
+
+}  // namespace samebits

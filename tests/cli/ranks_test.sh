@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# The program under mpirun: the same answers, traces and evaluations on any number of ranks, and
+# faults that end all ranks soon, with one message that names the rank.
+#   ranks_test.sh SAMEBITS PROJECT_SOURCE_DIR
+set -uo pipefail
+samebits=$1
+cd "$2" || exit 2
+if ! command -v mpirun > /dev/null; then
+  echo "skipped: no mpirun on this machine"
+  exit 77
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# MPI keeps memory until the end on purpose.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
+ranks=(timeout 60 mpirun --oversubscribe --bind-to none)
+checks=0
+failures=0
+
+fail() {
+  echo "FAILED: $1"
+  failures=$((failures + 1))
+}
+# same WHAT EXPECTED_FILE ACTUAL_FILE
+same() {
+  checks=$((checks + 1))
+  cmp "$2" "$3" || fail "$1"
+}
+# says WHAT FILE TEXT: exactly one line of the file has the text.
+says() {
+  checks=$((checks + 1))
+  [[ $(grep -cF -- "$3" "$2") -eq 1 ]] || { fail "$1: not once '$3' in:"; cat "$2"; }
+}
+# is WHAT EXPECTED ACTUAL
+is() {
+  checks=$((checks + 1))
+  [[ $2 == "$3" ]] || fail "$1: expected $2, got $3"
+}
+timeless() {
+  sed -n '/"timings"/q;p' "$1"
+}
+
+question="What is 17 + 25 - 30?"
+sampled=(--temperature 1.2 --seed 5 --max-tokens 40)
+"$samebits" run models/nano "$question" --json "${sampled[@]}" > "$work/one.json"
+"$samebits" trace models/nano "$question" -o "$work/one.safetensors" 2> /dev/null
+"$samebits" eval models/nano models/nano/heldout.jsonl --chat --limit 20 > "$work/one.eval"
+for plan in "2 tp=2" "3 tp=3" "4 tp=4" "2 pp=2" "3 pp=3" "4 tp=2,pp=2" "6 tp=3,pp=2"; do
+  read -r count parallel <<< "$plan"
+  run=("${ranks[@]}" -n "$count" "$samebits")
+  "${run[@]}" run models/nano "$question" --json "${sampled[@]}" --parallel "$parallel" \
+    > "$work/many.json"
+  same "$parallel: run" <(timeless "$work/one.json") <(timeless "$work/many.json")
+  "${run[@]}" trace models/nano "$question" --parallel "$parallel" -o "$work/many.safetensors" \
+    2> /dev/null
+  "$samebits" diff "$work/one.safetensors" "$work/many.safetensors" > "$work/diff"
+  is "$parallel: exit code of diff" 0 $?
+  rm -f "$work/many.safetensors"
+done
+"${ranks[@]}" -n 3 "$samebits" eval models/nano models/nano/heldout.jsonl --chat --limit 20 \
+  -o "$work/many.jsonl" > "$work/many.eval"
+same "eval" <(head -2 "$work/one.eval") <(head -2 "$work/many.eval")
+is "lines of eval" 21 "$(wc -l < "$work/many.jsonl")"
+echo "$question" | "${ranks[@]}" -n 2 "$samebits" run models/nano > "$work/many.txt"
+same "standard input" <("$samebits" run models/nano "$question") "$work/many.txt"
+printf '%s\n/reset\n%s\n' "$question" "What is 3 + 4?" > "$work/turns"
+"${ranks[@]}" -n 2 "$samebits" chat models/nano < "$work/turns" > "$work/many.txt"
+same "chat" <("$samebits" chat models/nano < "$work/turns") "$work/many.txt"
+"${ranks[@]}" -n 2 "$samebits" inspect models/nano > "$work/many.txt"
+same "a command of one rank" <("$samebits" inspect models/nano) "$work/many.txt"
+
+# What is wrong everywhere is said once, without a rank.
+"${ranks[@]}" -n 3 "$samebits" run "$work/nowhere" x > /dev/null 2> "$work/errors"
+is "no model: exit code" 2 $?
+says "no model" "$work/errors" "samebits: $work/nowhere: not a folder"
+"${ranks[@]}" -n 3 "$samebits" run models/nano x --parallel tp=2 > /dev/null 2> "$work/errors"
+is "another number: exit code" 2 $?
+says "another number" "$work/errors" "2 ranks, mpirun started 3"
+"$samebits" run models/nano x --parallel tp=2 > /dev/null 2> "$work/errors"
+is "no mpirun: exit code" 2 $?
+says "no mpirun" "$work/errors" "--parallel tp=2: 2 ranks, this is one; mpirun -n 2 samebits"
+
+# Ranks that do not belong together.
+cp -r models/nano "$work/other"
+python3 - "$work/other/model.safetensors" << 'EOF'
+import sys
+
+path = sys.argv[1]
+with open(path, "r+b") as file:
+    file.seek(-2, 2)
+    file.write(b"\x12\x34")
+EOF
+"${ranks[@]}" -n 1 "$samebits" run models/nano x : -n 1 "$samebits" run "$work/other" x \
+  > /dev/null 2> "$work/errors"
+is "another checkpoint: exit code" 2 $?
+says "another checkpoint" "$work/errors" "samebits: rank 1 of 2 has another checkpoint than rank 0"
+"${ranks[@]}" -n 2 "$samebits" run models/nano x : -n 1 "$samebits" run models/nano x --seed 2 \
+  > /dev/null 2> "$work/errors"
+is "other options: exit code" 2 $?
+says "other options" "$work/errors" "samebits: rank 2 of 3 has another prompt or options than rank 0"
+rm "$work/other/model.safetensors"
+"${ranks[@]}" -n 2 "$samebits" run models/nano x : -n 1 "$samebits" run "$work/other" x \
+  > /dev/null 2> "$work/errors"
+is "a missing shard: exit code" 2 $?
+says "a missing shard" "$work/errors" "samebits: rank 2 of 3 ("
+says "a missing shard" "$work/errors" "model.safetensors"
+
+# A rank that dies or stalls in the middle: SIGNAL RANK MESSAGE.
+fault() {
+  local pids=() start seconds
+  "${ranks[@]}" -n 3 "$samebits" eval models/nano models/nano/heldout.jsonl --chat \
+    --samples 500 --temperature 1 -o "$work/$1.$2.jsonl" > /dev/null 2> "$work/errors" &
+  local job=$!
+  for _ in $(seq 300); do  # until it has begun to compute
+    sleep 0.1
+    [[ $(wc -l 2> /dev/null < "$work/$1.$2.jsonl") -ge 1 ]] && break
+  done
+  sleep 0.3
+  for process in /proc/[0-9]*; do
+    grep -qzFx "OMPI_COMM_WORLD_RANK=$2" "$process/environ" 2> /dev/null || continue
+    tr '\0' ' ' < "$process/cmdline" 2> /dev/null | grep -qF "$work/$1.$2.jsonl" || continue
+    pids+=("${process#/proc/}")
+  done
+  start=$(date +%s)
+  kill "-$1" "${pids[@]}"
+  wait "$job"
+  seconds=$(($(date +%s) - start))
+  checks=$((checks + 1))
+  [[ $seconds -le 10 ]] || fail "$1 of rank $2: $seconds s until all ranks had ended"
+  says "$1 of rank $2" "$work/errors" "samebits: rank $2 of 3 ("
+  says "$1 of rank $2" "$work/errors" "$3"
+  checks=$((checks + 1))
+  tail -c 1 "$work/$1.$2.jsonl" | cmp -s - <(echo) || fail "$1 of rank $2: a cut line"
+}
+fault KILL 1 "died: its connection is closed"
+fault KILL 0 "died: its connection is closed"
+fault STOP 2 "has stalled: no sign of life for 6 s"
+
+echo "$checks checks, $failures failed"
+[[ $checks -ge 40 && $failures -eq 0 ]]
