@@ -59,26 +59,30 @@ class MpiRanks : public Communicator {
     std::vector<int> counts, places;
     int64_t at = 0;
     for (const int64_t count : bytes) {
-      counts.push_back(Count(count));
-      places.push_back(Count(at));
+      counts.push_back(Fitting(count));
+      places.push_back(Fitting(at));
       at += count;
     }
+    Count(at - bytes[static_cast<size_t>(rank_ - first)]);
     MPI_Allgatherv(own, counts[static_cast<size_t>(rank_ - first)], MPI_BYTE, all, counts.data(),
                    places.data(), MPI_BYTE, Group(first, static_cast<int>(bytes.size())));
   }
   void Send(int to, const void* data, int64_t bytes) override {
-    MPI_Send(data, Count(bytes), MPI_BYTE, to, 0, MPI_COMM_WORLD);
+    Count(0);
+    MPI_Send(data, Fitting(bytes), MPI_BYTE, to, 0, MPI_COMM_WORLD);
   }
   void Receive(int from, void* data, int64_t bytes) override {
-    MPI_Recv(data, Count(bytes), MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    Count(bytes);
+    MPI_Recv(data, Fitting(bytes), MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
   }
   void Broadcast(int root, void* data, int64_t bytes) override {
-    MPI_Bcast(data, Count(bytes), MPI_BYTE, root, MPI_COMM_WORLD);
+    Count(rank_ == root ? 0 : bytes);
+    MPI_Bcast(data, Fitting(bytes), MPI_BYTE, root, MPI_COMM_WORLD);
   }
 
  private:
   // MPI counts in int; tensors of a call stay far below, or are asked for in smaller chunks.
-  static int Count(int64_t bytes) {
+  static int Fitting(int64_t bytes) {
     if (bytes > INT32_MAX) {
       Fail(ErrorCode::kUnsupported, "an exchange of {} bytes: at most {}; take a smaller --chunk",
            bytes, INT32_MAX);

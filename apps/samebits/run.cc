@@ -67,6 +67,16 @@ double PerSecond(int64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0;
 }
 
+// Of rank 0: what it and the others exchanged.
+Json RanksJson(const RuntimeOptions& how) {
+  if (how.ranks == nullptr) return nullptr;
+  const Traffic& traffic = how.ranks->traffic();
+  return {{"tp", how.parallel.tp},
+          {"pp", how.parallel.pp},
+          {"exchanges", traffic.exchanges},
+          {"received_bytes", traffic.received}};
+}
+
 struct Opened {
   double load_s;
   RuntimeOptions how;
@@ -89,6 +99,7 @@ void PrintJson(const Prompt& prompt, const Generation& answer, const Tokenizer* 
       {"timings",
        {{"cpu", IsaName(opened.how.isa)},
         {"threads", opened.how.threads},
+        {"ranks", RanksJson(opened.how)},
         {"load_s", opened.load_s},
         {"prefill_s", answer.prefill_s},
         {"prefill_tokens_per_s", PerSecond(prompt_tokens, answer.prefill_s)},

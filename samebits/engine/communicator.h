@@ -8,6 +8,12 @@
 
 namespace samebits {
 
+// What this rank has taken part in.
+struct Traffic {
+  int64_t exchanges = 0;
+  int64_t received = 0;  // bytes that came from other ranks
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -21,6 +27,17 @@ class Communicator {
   virtual void Receive(int from, void* data, int64_t bytes) = 0;
   // From rank `root` to all ranks.
   virtual void Broadcast(int root, void* data, int64_t bytes) = 0;
+
+  const Traffic& traffic() const { return traffic_; }
+
+ protected:
+  void Count(int64_t received) {
+    ++traffic_.exchanges;
+    traffic_.received += received;
+  }
+
+ private:
+  Traffic traffic_;
 };
 
 }  // namespace samebits

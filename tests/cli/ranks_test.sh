@@ -70,6 +70,21 @@ same "chat" <("$samebits" chat models/nano < "$work/turns") "$work/many.txt"
 "${ranks[@]}" -n 2 "$samebits" inspect models/nano > "$work/many.txt"
 same "a command of one rank" <("$samebits" inspect models/nano) "$work/many.txt"
 
+# Under a profile: torch's bits, by its orders for the whole shapes.
+golden=tests/golden/avx2
+for name in bfloat16-eager-threads1 bfloat16-eager-threads1-batch3 float32-eager-threads1; do
+  like=(trace models/nano --like "$golden/$name.safetensors"
+        --profile "$golden/${name/-eager/}.profile.json")
+  "$samebits" "${like[@]}" -o "$work/one.safetensors" 2> "$work/errors" || cat "$work/errors"
+  for parallel in "3 tp=3" "2 pp=2" "4 tp=2,pp=2"; do
+    "${ranks[@]}" -n "${parallel% *}" "$samebits" "${like[@]}" --parallel "${parallel#* }" \
+      -o "$work/many.safetensors" 2> "$work/errors" || cat "$work/errors"
+    "$samebits" diff "$work/one.safetensors" "$work/many.safetensors" > "$work/diff"
+    is "$name, $parallel: exit code of diff" 0 $?
+    rm -f "$work/many.safetensors"
+  done
+done
+
 # What is wrong everywhere is said once, without a rank.
 "${ranks[@]}" -n 3 "$samebits" run "$work/nowhere" x > /dev/null 2> "$work/errors"
 is "no model: exit code" 2 $?
