@@ -83,6 +83,7 @@ void RunLocalRanks(int size, const std::function<void(Communicator&)>& fn) {
   Mailboxes boxes;
   std::vector<std::exception_ptr> errors(static_cast<size_t>(size));
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(size));
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       LocalRank communicator(boxes, rank, size);

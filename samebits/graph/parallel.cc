@@ -86,7 +86,7 @@ void Splitter::SplitHeads(const Node& attention) {
 std::string Splitter::Whole(const std::string& tensor) {
   const auto split = splits_.find(tensor);
   if (split == splits_.end()) return tensor;
-  const std::string name = tensor + ".whole";
+  std::string name = tensor + ".whole";
   if (gathered_.insert(name).second) {
     Node node{OpKind::kGather, name, result_.nodes.back().layer, {tensor}, {}, {name}, {}};
     node.split = split->second;
