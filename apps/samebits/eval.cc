@@ -31,7 +31,7 @@ constexpr int64_t kBatch = 16;
 constexpr int64_t kMaxBytes = int64_t{1} << 30;
 
 struct Questions {
-  std::vector<Item> items, examples;
+  std::vector<TaskItem> items, examples;
   std::string digest;  // of both
 };
 
@@ -42,7 +42,7 @@ Questions ReadQuestions(const EvalOptions& options) {
   questions.digest = Sha256(text);
   const auto shots = static_cast<size_t>(options.shots);
   const bool own = options.examples.empty();
-  std::vector<Item>& source = own ? questions.items : questions.examples;
+  std::vector<TaskItem>& source = own ? questions.items : questions.examples;
   if (!own) {
     const std::string examples = ReadTextFile(options.examples, kMaxBytes);
     source = ParseItems(examples, options.examples);
@@ -76,7 +76,7 @@ std::vector<std::vector<int64_t>> MakePrompts(const Questions& questions,
     if (!chat_template) Fail(ErrorCode::kUsage, "--chat: {} has no chat template", folder);
   }
   std::vector<std::vector<int64_t>> prompts;
-  for (const Item& item : questions.items) {
+  for (const TaskItem& item : questions.items) {
     if (chat_template) {
       Chat chat;
       chat.messages = FewShotMessages(questions.examples, item.question);
@@ -143,7 +143,7 @@ Json DescribeRun(const EvalOptions& options, const Checkpoint& checkpoint,
 }
 
 Json AccuracyJson(int64_t right, int64_t count) {
-  const Interval interval = WilsonInterval(right, count);
+  const ConfidenceInterval interval = WilsonInterval(right, count);
   return {{"right", right},
           {"accuracy", count > 0 ? Json(static_cast<double>(right) / static_cast<double>(count))
                                  : Json(nullptr)},
@@ -155,7 +155,7 @@ double PerSecond(int64_t count, double seconds) {
 }
 
 void PrintAccuracy(const char* name, int64_t right, int64_t count) {
-  const Interval interval = WilsonInterval(right, count);
+  const ConfidenceInterval interval = WilsonInterval(right, count);
   fmt::print("{:<17}{} of {} right, {:.1f}% (95% interval {:.1f} to {:.1f}%)\n", name, right, count,
              100 * static_cast<double>(right) / static_cast<double>(count), 100 * interval.low,
              100 * interval.high);

@@ -15,7 +15,7 @@
 namespace samebits {
 
 struct Task {
-  std::vector<Item> items;
+  std::vector<TaskItem> items;
   std::vector<std::vector<int64_t>> prompts;  // token ids, one list an item
   int64_t samples = 1;                        // answers of each item; the majority counts
   uint64_t seed = 0;

@@ -17,7 +17,7 @@ using testing::HasSubstr;
 const char* const kGood = R"({"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2"})";
 
 TEST(Items, Lines) {
-  const std::vector<Item> items =
+  const std::vector<TaskItem> items =
       ParseItems(std::string(kGood) + "\r\n\n  \n" +
                      R"({"answer": "#### -1,5", "question": "é", "more": [1]})",
                  "x.jsonl");
@@ -54,7 +54,7 @@ TEST(Items, Hostile) {
 }
 
 TEST(Items, Prompts) {
-  const std::vector<Item> examples = {{"a?", "b #### 1"}, {"c?", "#### 2"}};
+  const std::vector<TaskItem> examples = {{"a?", "b #### 1"}, {"c?", "#### 2"}};
   EXPECT_EQ(FewShotText({}, "q?"), "Question: q?\nAnswer:");
   EXPECT_EQ(FewShotText(examples, "q?"),
             "Question: a?\nAnswer: b #### 1\n\nQuestion: c?\nAnswer: #### 2\n\n"

@@ -10,13 +10,13 @@ namespace {
 constexpr int64_t kMaxBytes = int64_t{1} << 30;
 constexpr std::string_view kMark = "#### ", kSpace = " \t\r\n";
 
-Item ParseItem(std::string_view line, const std::string& place) {
+TaskItem ParseItem(std::string_view line, const std::string& place) {
   const Json json = ParseJson(line, place);
   if (!json.is_object()) {
     Fail(ErrorCode::kBadInput, "{}: expected an object with \"question\" and \"answer\", found {}",
          place, Excerpt(json));
   }
-  Item item{StringField(json, "question", place), StringField(json, "answer", place)};
+  TaskItem item{StringField(json, "question", place), StringField(json, "answer", place)};
   if (item.question.find_first_not_of(kSpace) == std::string::npos) {
     Fail(ErrorCode::kBadInput, "{}: 'question': expected a text, found {}", place,
          Excerpt(json["question"]));
@@ -33,12 +33,12 @@ Item ParseItem(std::string_view line, const std::string& place) {
 
 }  // namespace
 
-std::vector<Item> ReadItems(const std::string& path) {
+std::vector<TaskItem> ReadItems(const std::string& path) {
   return ParseItems(ReadTextFile(path, kMaxBytes), path);
 }
 
-std::vector<Item> ParseItems(std::string_view text, const std::string& place) {
-  std::vector<Item> items;
+std::vector<TaskItem> ParseItems(std::string_view text, const std::string& place) {
+  std::vector<TaskItem> items;
   int64_t number = 0;
   while (!text.empty()) {
     const std::string_view line = text.substr(0, text.find('\n'));
@@ -55,17 +55,17 @@ std::vector<Item> ParseItems(std::string_view text, const std::string& place) {
   return items;
 }
 
-std::string FewShotText(std::span<const Item> examples, const std::string& question) {
+std::string FewShotText(std::span<const TaskItem> examples, const std::string& question) {
   std::string text;
-  for (const Item& example : examples) {
+  for (const TaskItem& example : examples) {
     text += "Question: " + example.question + "\nAnswer: " + example.answer + "\n\n";
   }
   return text + "Question: " + question + "\nAnswer:";
 }
 
-OrderedJson FewShotMessages(std::span<const Item> examples, const std::string& question) {
+OrderedJson FewShotMessages(std::span<const TaskItem> examples, const std::string& question) {
   OrderedJson messages = OrderedJson::array();
-  for (const Item& example : examples) {
+  for (const TaskItem& example : examples) {
     messages.push_back({{"role", "user"}, {"content", example.question}});
     messages.push_back({{"role", "assistant"}, {"content", example.answer}});
   }

@@ -9,7 +9,7 @@
 
 namespace samebits {
 
-struct Item {
+struct TaskItem {
   std::string question;
   std::string answer;  // the working, then "#### 42"
 };
@@ -18,15 +18,15 @@ struct Item {
 // are lines of white space. The answer must have something behind its last "#### ". Throws
 // Error(kIo), Error(kBadInput):
 //   test.jsonl:3: 'answer': expected a text with "#### " and the result, found "42"
-std::vector<Item> ReadItems(const std::string& path);
-std::vector<Item> ParseItems(std::string_view text, const std::string& place);
+std::vector<TaskItem> ReadItems(const std::string& path);
+std::vector<TaskItem> ParseItems(std::string_view text, const std::string& place);
 
 // The examples with their answers and the question without one, a blank line between them:
 //   Question: 1 + 1?\nAnswer: 1 + 1 = 2 #### 2\n\nQuestion: 2 + 3?\nAnswer:
-std::string FewShotText(std::span<const Item> examples, const std::string& question);
+std::string FewShotText(std::span<const TaskItem> examples, const std::string& question);
 
 // The same as a conversation: each example a turn of the user and one of the assistant, word for
 // word, then the question as the user's last message.
-OrderedJson FewShotMessages(std::span<const Item> examples, const std::string& question);
+OrderedJson FewShotMessages(std::span<const TaskItem> examples, const std::string& question);
 
 }  // namespace samebits

@@ -79,7 +79,7 @@ Extracted Majority(std::span<const Extracted> samples) {
   return best;
 }
 
-Interval WilsonInterval(int64_t right, int64_t count) {
+ConfidenceInterval WilsonInterval(int64_t right, int64_t count) {
   if (count == 0) return {};
   constexpr double kZ = 1.959964;
   const auto n = static_cast<double>(count);

@@ -30,11 +30,11 @@ bool IsRight(const Extracted& extracted, std::string_view answer);
 // texts are counted before they are normalized, and no extraction counts as one of its own.
 Extracted Majority(std::span<const Extracted> samples);
 
-struct Interval {
+struct ConfidenceInterval {
   double low = 0, high = 1;
 };
 
 // Wilson's 95% interval of the share right / count: z = 1.959964. [0, 1] for a count of 0.
-Interval WilsonInterval(int64_t right, int64_t count);
+ConfidenceInterval WilsonInterval(int64_t right, int64_t count);
 
 }  // namespace samebits

@@ -64,7 +64,7 @@ TEST(Majority, TheFirstOfEquallyMany) {
 // 81 of 263: published in examples of the method as 0.2553 to 0.3662. The ends are exact:
 // z^2 / (n + z^2).
 TEST(WilsonInterval, KnownValues) {
-  const Interval some = WilsonInterval(81, 263);
+  const ConfidenceInterval some = WilsonInterval(81, 263);
   EXPECT_NEAR(some.low, 0.2553, 5e-5);
   EXPECT_NEAR(some.high, 0.3662, 5e-5);
   constexpr double kZ2 = 1.959964 * 1.959964;
