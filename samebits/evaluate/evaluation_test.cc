@@ -140,7 +140,7 @@ class ResultFiles : public testing::Test {
   std::string Path() const { return folder_ / "out.jsonl"; }
   std::string Refused(ErrorCode code, const std::string& bytes) {
     folder_.Write("out.jsonl", bytes);
-    const std::string error = ErrorOf(code, [&] { ReadResults(Path(), run_); });
+    std::string error = ErrorOf(code, [&] { ReadResults(Path(), run_); });
     EXPECT_EQ(ReadBytes(Path()), bytes);
     return error;
   }
