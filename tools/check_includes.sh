@@ -61,6 +61,11 @@ problems=$(
     }
     END { if (!count) print "no include found: is this the right folder?" }'
 )
+# Two types of one name in one namespace are undefined behaviour: the linker keeps one of their
+# functions. jinja has a namespace of its own.
+twice=$(git ls-files 'samebits/*.h' 'apps/*.h' | grep -v '^samebits/jinja/' |
+  xargs sed -nE 's/^(struct|class|enum class) ([A-Za-z0-9]+)[^;]*\{.*$/\2/p' | sort | uniq -d)
+[[ -z $twice ]] || problems+=$'\n'"types that two headers define: ${twice//$'\n'/, }"
 if [[ -n $problems ]]; then
   echo "$problems"
   exit 1
