@@ -63,8 +63,8 @@ problems=$(
 )
 # Two types of one name in one namespace are undefined behaviour: the linker keeps one of their
 # functions. jinja has a namespace of its own.
-twice=$(git ls-files 'samebits/*.h' 'apps/*.h' | grep -v '^samebits/jinja/' |
-  xargs sed -nE 's/^(struct|class|enum class) ([A-Za-z0-9]+)[^;]*\{.*$/\2/p' | sort | uniq -d)
+twice=$(find samebits apps -name '*.h' ! -path 'samebits/jinja/*' 2> /dev/null | sort |
+  xargs -r sed -nE 's/^(struct|class|enum class) ([A-Za-z0-9]+)[^;]*\{.*$/\2/p' | sort | uniq -d || true)
 [[ -z $twice ]] || problems+=$'\n'"types that two headers define: ${twice//$'\n'/, }"
 if [[ -n $problems ]]; then
   echo "$problems"

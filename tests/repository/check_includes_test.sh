@@ -49,7 +49,9 @@ echo 'samebits_module(late DEPENDS later)' >> "$tree"/samebits/CMakeLists.txt
 expect 1 'module late depends on later, which does not stand above it'
 mkdir "$tree"/samebits/stray && touch "$tree"/samebits/stray/stray.cc
 expect 1 'samebits/stray: not a module'
+printf 'struct Item {\n};\n' | tee -a "$tree"/samebits/middle/middle.h >> "$tree"/samebits/low/low.h
+expect 1 'types that two headers define: Item'
 rm "$tree"/samebits/CMakeLists.txt
 expect 2 'no samebits/CMakeLists.txt'
-[[ $failed -eq 0 ]] && echo "9 trees, each judged as it should be"
+[[ $failed -eq 0 ]] && echo "10 trees, each judged as it should be"
 exit $failed
