@@ -7,6 +7,7 @@
 
 #include "apps/samebits/eval.h"
 #include "apps/samebits/progress.h"
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
 #include "samebits/checkpoint/hub_cache.h"
@@ -122,7 +123,8 @@ int EvaluatePerplexity(const EvalOptions& options) {
   if (how.ranks == nullptr) PageIn(checkpoint, progress);
   const auto start = Clock::now();
   const PerplexityResult result = MeasurePerplexity(
-      runtime, ids, windows, recorded,
+      // Rank 0 gets the logits, so only it has something to compare.
+      runtime, ids, windows, IsRootRank() ? recorded : nullptr,
       [&](int64_t done) { progress.Show(done, static_cast<int64_t>(ids.size()), "tokens"); });
   progress.Clear();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();

@@ -62,6 +62,14 @@ done
   -o "$work/many.jsonl" > "$work/many.eval"
 same "eval" <(head -2 "$work/one.eval") <(head -2 "$work/many.eval")
 is "lines of eval" 21 "$(wc -l < "$work/many.jsonl")"
+head -5 README.md > "$work/text"
+"$samebits" trace models/nano --raw "$(< "$work/text")" --nodes lm_head -o "$work/logits.safetensors" \
+  2> /dev/null
+printf %s "$(< "$work/text")" > "$work/text"
+perplexity=(eval models/nano "$work/text" --perplexity --against "$work/logits.safetensors")
+"${ranks[@]}" -n 2 "$samebits" "${perplexity[@]}" > "$work/many.txt" 2> "$work/errors"
+is "perplexity: exit code" 0 $?
+same "perplexity" <("$samebits" "${perplexity[@]}") "$work/many.txt"
 echo "$question" | "${ranks[@]}" -n 2 "$samebits" run models/nano > "$work/many.txt"
 same "standard input" <("$samebits" run models/nano "$question") "$work/many.txt"
 printf '%s\n/reset\n%s\n' "$question" "What is 3 + 4?" > "$work/turns"
