@@ -170,7 +170,7 @@ void RunChat(const ChatOptions& options) {
   Runtime runtime(graph, checkpoint, how);
   {
     ProgressLine progress;
-    if (how.ranks == nullptr) PageIn(checkpoint, progress);
+    PageIn(checkpoint, progress);
   }
   Conversation conversation(runtime, checkpoint.config(), tokenizer, *chat_template, generation,
                             options.system);

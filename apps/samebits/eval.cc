@@ -233,7 +233,7 @@ int EvaluateTask(const EvalOptions& options) {
   }
   Runtime runtime(graph, checkpoint, how);
   ProgressLine progress;
-  if (how.ranks == nullptr) PageIn(checkpoint, progress);
+  PageIn(checkpoint, progress);
 
   const auto start = Clock::now();
   const auto seconds = [start] {

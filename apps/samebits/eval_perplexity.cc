@@ -120,7 +120,7 @@ int EvaluatePerplexity(const EvalOptions& options) {
             fmt::format("{} {} {}", windows.window, windows.stride, fmt::join(ids, ",")), how);
   Runtime runtime(graph, checkpoint, how);
   ProgressLine progress;
-  if (how.ranks == nullptr) PageIn(checkpoint, progress);
+  PageIn(checkpoint, progress);
   const auto start = Clock::now();
   const PerplexityResult result = MeasurePerplexity(
       // Rank 0 gets the logits, so only it has something to compare.

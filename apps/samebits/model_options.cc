@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <string_view>
 
 #include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
@@ -59,15 +60,6 @@ RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& con
           options.threads == 0 ? std::max(1, DefaultThreads() / LocalRanks()) : options.threads};
 }
 
-namespace {
-
-std::string ProgramBytes() {
-  const MappedFile program("/proc/self/exe");
-  return {reinterpret_cast<const char*>(program.bytes().data()), program.bytes().size()};
-}
-
-}  // namespace
-
 void JoinRanks(const ModelOptions& options, const Checkpoint& checkpoint, const std::string& what,
                RuntimeOptions& runtime) {
   Communicator* ranks = ProcessRanks();
@@ -80,7 +72,10 @@ void JoinRanks(const ModelOptions& options, const Checkpoint& checkpoint, const 
          size == 1 ? "this is one" : fmt::format("mpirun started {}", size), plan.ranks());
   }
   if (ranks == nullptr) return;
-  AgreeOn({{"program", Sha256(ProgramBytes())},
+  const MappedFile program("/proc/self/exe");
+  const std::string_view bytes(reinterpret_cast<const char*>(program.bytes().data()),
+                               program.bytes().size());
+  AgreeOn({{"program", Sha256(bytes)},
            {"checkpoint", CheckpointDigest(checkpoint)},
            {"profile", runtime.replay == nullptr ? "none" : runtime.replay->profile().digest()},
            {"dtype", std::string(ModelDTypeName(runtime.dtype))},

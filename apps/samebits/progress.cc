@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <vector>
 
+#include "apps/samebits/ranks.h"
+
 namespace samebits {
 
 ProgressLine::ProgressLine() : terminal_(isatty(STDERR_FILENO) != 0) {}
@@ -42,7 +44,7 @@ bool InMemory(void* begin, size_t bytes, size_t page) {
 void PageIn(const Checkpoint& checkpoint, ProgressLine& progress) {
   constexpr int64_t kLarge = 256 << 20, kBlock = 64 << 20;
   constexpr int64_t kMegabyte = 1'000'000;
-  if (!progress.shown()) return;
+  if (!progress.shown() || ProcessRanks() != nullptr) return;
   int64_t total = 0;
   for (const SafetensorsFile& file : checkpoint.files()) {
     for (const TensorEntry& entry : file.tensors()) total += entry.view.bytes();

@@ -26,7 +26,7 @@ class ProgressLine {
 };
 
 // On a terminal: brings what of a large checkpoint is not in memory yet, with a bar. The engine
-// would wait for the same bytes without saying so.
+// would wait for the same bytes without saying so. Not on several ranks, which read their shares.
 void PageIn(const Checkpoint& checkpoint, ProgressLine& progress);
 
 }  // namespace samebits

@@ -22,6 +22,7 @@
 #include <sstream>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "samebits/base/error.h"
 
@@ -186,23 +187,20 @@ void RankWatch::Impl::Watch() {
     }
     poll(waiting.data(), waiting.size(), 100);
     bool anyone_failed = failed;
-    bool all_done = true;
     for (Peer& peer : peers) {
       if (peer.socket >= 0) Read(peer);
       anyone_failed = anyone_failed || !peer.error.empty();
-      all_done = all_done && peer.done;
       if (!peer.done && peer.error.empty() && Clock::now() - peer.heard > kSilence) {
         Lost(peer, fmt::format("has stalled: no sign of life for {} s", kSilence.count() / 1000));
       }
     }
-    if (anyone_failed && !failure) failure = Clock::now();
-    if (rank == 0 && failure && Clock::now() - *failure >= kOthers) Judge();
-    if (rank != 0 && failure && Clock::now() - *failure >= kSilence) Exit();
-    if (told_to_end && !failure) {
-      // The reason is on its way: a closed connection.
-      failure = Clock::now();
-    }
-    if (told_to_end && Clock::now() - *failure >= 2 * kOthers) Exit();
+    // When mpirun tells us to end, the reason is on its way: a closed connection.
+    if ((anyone_failed || told_to_end) && !failure) failure = Clock::now();
+    if (!failure) continue;
+    const auto since = Clock::now() - *failure;
+    if (rank == 0 && since >= kOthers) Judge();
+    if (rank != 0 && since >= kSilence) Exit();
+    if (told_to_end && since >= 2 * kOthers) Exit();
   }
 }
 

@@ -12,8 +12,8 @@
 namespace samebits {
 
 // First in main. Under mpirun with more than one rank: joins them; standard output and error of the
-// others lead nowhere from here on. From then on a rank that dies, or does not answer for
-// kSilenceSeconds, ends all of them with one message and exit code 2 (rank_watch.h).
+// others lead nowhere from here on. From then on a rank that dies, or gives no sign of life
+// for some seconds, ends all of them with one message and exit code 2 (rank_watch.h).
 // Throws Error(kUnsupported) in a build without MPI.
 void StartRanks();
 

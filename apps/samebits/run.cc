@@ -134,7 +134,7 @@ void Run(const RunOptions& options) {
   Runtime runtime(graph, checkpoint, how);
   Sequence sequence = runtime.NewSequence();
   ProgressLine progress;
-  if (how.ranks == nullptr) PageIn(checkpoint, progress);
+  PageIn(checkpoint, progress);
   const double load_s = std::chrono::duration<double>(Clock::now() - start).count();
 
   GenerationEvents events;

@@ -205,7 +205,7 @@ void RunTrace(const TraceOptions& options) {
     recorders.push_back(recorder ? recorder->sequence(i) : &wanted);
   }
   ProgressLine progress;
-  if (how.ranks == nullptr) PageIn(checkpoint, progress);
+  PageIn(checkpoint, progress);
   progress.Clear();
   Execute(runtime, plan, substitutes.tensors, recorders);
   if (recorder) recorder->Finish();

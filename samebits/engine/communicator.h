@@ -1,6 +1,6 @@
 // How the ranks of a run exchange tensors. Each rank calls the same functions in the same order;
 // all block until the exchange is done. Implementations: MPI (apps/samebits), threads of one
-// process (local_ranks.h, for tests).
+// process (tests/invariance/local_ranks.h).
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,6 @@ class RankExchange {
   RankExchange(Communicator& ranks, const ParallelPlan& plan);
 
   int stage() const { return ranks_.rank() / plan_.tp; }
-  bool last_stage() const { return stage() + 1 == plan_.pp; }
 
   // own: [rows, share], of elements of `size` bytes; all: [rows, whole].
   void Gather(const Split& split, int64_t rows, int64_t size, const std::byte* own, std::byte* all);

@@ -557,8 +557,6 @@ Runtime::Runtime(const Graph& graph, const Checkpoint& checkpoint, const Runtime
 
 Runtime::~Runtime() = default;
 
-const Graph& Runtime::graph() const { return impl_->graph; }
-
 Sequence Runtime::NewSequence() const { return {impl_->graph, impl_->options.dtype}; }
 
 const TensorView& Runtime::Forward(Sequence& sequence, std::span<const int64_t> ids,

@@ -76,9 +76,6 @@ class Runtime {
   const TensorView& Forward(Sequence& sequence, std::span<const int64_t> ids,
                             Recorder* recorder = nullptr);
 
-  // What is run here: the graph given, or this rank's share of it.
-  const Graph& graph() const;
-
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

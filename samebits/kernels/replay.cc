@@ -509,10 +509,4 @@ void ReplayProduct(Isa isa, const ProductArgs& args, const SumRule& rule, int64_
   }
 }
 
-void ReplayLinear(Isa isa, const LinearArgs& args, const SumRule& rule, int32_t weight_alignment,
-                  int64_t row_begin, int64_t row_end, int64_t out_begin, int64_t out_end) {
-  ReplayProduct(isa, ProductOf(args, {.x = 0, .w = weight_alignment, .y = 0}), rule, row_begin,
-                row_end, out_begin, out_end);
-}
-
 }  // namespace samebits

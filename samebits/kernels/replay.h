@@ -11,8 +11,4 @@ namespace samebits {
 void ReplayProduct(Isa isa, const ProductArgs& args, const SumRule& rule, int64_t row_begin,
                    int64_t row_end, int64_t out_begin, int64_t out_end);
 
-// A linear layer; weight_alignment as in Alignment::w (the trace tells it).
-void ReplayLinear(Isa isa, const LinearArgs& args, const SumRule& rule, int32_t weight_alignment,
-                  int64_t row_begin, int64_t row_end, int64_t out_begin, int64_t out_end);
-
 }  // namespace samebits

@@ -1,6 +1,6 @@
 // The same bits on any number of ranks: tensors, logits and chosen tokens of every split of every
 // architecture, in one piece and in chunks, of one sequence and of several, against one rank.
-// Ranks are threads of this process (engine/local_ranks.h). Each test prints a row of the table in
+// Ranks are threads of this process (local_ranks.h). Each test prints a row of the table in
 // docs/scaling.md.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -8,9 +8,9 @@
 #include <mutex>
 
 #include "samebits/base/error.h"
-#include "samebits/engine/local_ranks.h"
 #include "samebits/graph/parallel.h"
 #include "tests/invariance/fixtures.h"
+#include "tests/invariance/local_ranks.h"
 #include "tests/invariance/runs.h"
 
 namespace samebits {
@@ -115,14 +115,9 @@ INSTANTIATE_TEST_SUITE_P(All, Ranks,
 
 // The comparison must be able to fail: a rank that computes its share with another weight.
 TEST(RanksControl, AWrongShareIsSeen) {
-  const Opened opened(kModels[0].spec), other({.stored = DType::kBF16,
-                                               .tied = true,
-                                               .num_hidden_layers = 3,
-                                               .hidden_size = 84,
-                                               .num_attention_heads = 14,
-                                               .num_key_value_heads = 2,
-                                               .head_dim = 6,
-                                               .seed = 9});
+  CheckpointSpec other_spec = kModels[0].spec;
+  other_spec.seed = 9;
+  const Opened opened(kModels[0].spec), other(other_spec);
   const std::vector<int64_t> prompt = Prompt(kTokens, 131);
   const Outcome right = RunWay(opened.In(DType::kF32), {}, prompt, 0, true);
   std::vector<std::vector<std::byte>> logits;

@@ -61,12 +61,21 @@ void MemoryRecorder::Record(std::string_view name, const TensorView& rows, int64
   }
 }
 
-Outcome RunWay(const Subject& subject, const Way& way, const std::vector<int64_t>& prompt,
-               int64_t steps, bool record) {
-  Outcome outcome;
+namespace {
+
+RuntimeOptions OptionsOf(const Subject& subject, const Way& way) {
   RuntimeOptions options{subject.dtype, way.isa, way.threads, subject.replay};
   options.ranks = subject.ranks;
   options.parallel = subject.parallel;
+  return options;
+}
+
+}  // namespace
+
+Outcome RunWay(const Subject& subject, const Way& way, const std::vector<int64_t>& prompt,
+               int64_t steps, bool record) {
+  Outcome outcome;
+  const RuntimeOptions options = OptionsOf(subject, way);
   const auto generate = [&](const SamplingOptions& sampling, Recorder* recorder,
                             std::vector<int64_t>& ids,
                             std::vector<std::vector<std::byte>>& all_logits) {
@@ -106,10 +115,7 @@ std::vector<Outcome> RunBatch(const Subject& subject, const Way& way,
     int64_t at = 0;  // of the prompt
     bool done = false;
   };
-  RuntimeOptions options{subject.dtype, way.isa, way.threads, subject.replay};
-  options.ranks = subject.ranks;
-  options.parallel = subject.parallel;
-  Runtime runtime(subject.graph, subject.checkpoint, options);
+  Runtime runtime(subject.graph, subject.checkpoint, OptionsOf(subject, way));
   std::vector<Outcome> outcomes(prompts.size());
   std::vector<Text> texts;
   texts.reserve(prompts.size());
@@ -159,7 +165,7 @@ std::vector<Outcome> RunBatch(const Subject& subject, const Way& way,
 
 Outcome RunBehindPrefix(const Subject& subject, const Way& way, const std::vector<int64_t>& other,
                         int64_t kept, const std::vector<int64_t>& prompt, int64_t steps) {
-  Runtime runtime(subject.graph, subject.checkpoint, {subject.dtype, way.isa, way.threads});
+  Runtime runtime(subject.graph, subject.checkpoint, OptionsOf(subject, way));
   Sequence sequence = runtime.NewSequence();
   const TensorView* logits = ReadPrompt(runtime, sequence, way, other, nullptr);
   for (int64_t step = 0; step < 2; ++step) {

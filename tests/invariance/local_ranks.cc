@@ -1,4 +1,4 @@
-#include "samebits/engine/local_ranks.h"
+#include "tests/invariance/local_ranks.h"
 
 #include <condition_variable>
 #include <cstring>
