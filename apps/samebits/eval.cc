@@ -150,10 +150,6 @@ Json AccuracyJson(int64_t right, int64_t count) {
           {"interval95", {interval.low, interval.high}}};
 }
 
-double PerSecond(int64_t count, double seconds) {
-  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
-}
-
 void PrintAccuracy(const char* name, int64_t right, int64_t count) {
   const ConfidenceInterval interval = WilsonInterval(right, count);
   fmt::print("{:<17}{} of {} right, {:.1f}% (95% interval {:.1f} to {:.1f}%)\n", name, right, count,

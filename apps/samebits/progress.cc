@@ -30,6 +30,10 @@ void ProgressLine::Clear() {
   drawn_ = false;
 }
 
+double PerSecond(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+}
+
 namespace {
 
 bool InMemory(void* begin, size_t bytes, size_t page) {

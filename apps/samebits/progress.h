@@ -29,4 +29,7 @@ class ProgressLine {
 // would wait for the same bytes without saying so. Not on several ranks, which read their shares.
 void PageIn(const Checkpoint& checkpoint, ProgressLine& progress);
 
+// 0 for no time.
+double PerSecond(int64_t count, double seconds);
+
 }  // namespace samebits

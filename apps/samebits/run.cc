@@ -63,10 +63,6 @@ Json LogProbsJson(const Generation& answer, const Tokenizer* tokenizer) {
   return list;
 }
 
-double PerSecond(int64_t count, double seconds) {
-  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
-}
-
 // Of rank 0: what it and the others exchanged.
 Json RanksJson(const RuntimeOptions& how) {
   if (how.ranks == nullptr) return nullptr;

@@ -7,7 +7,6 @@
 namespace samebits {
 namespace {
 
-constexpr int64_t kMaxBytes = int64_t{1} << 30;
 constexpr std::string_view kMark = "#### ", kSpace = " \t\r\n";
 
 TaskItem ParseItem(std::string_view line, const std::string& place) {
@@ -32,10 +31,6 @@ TaskItem ParseItem(std::string_view line, const std::string& place) {
 }
 
 }  // namespace
-
-std::vector<TaskItem> ReadItems(const std::string& path) {
-  return ParseItems(ReadTextFile(path, kMaxBytes), path);
-}
 
 std::vector<TaskItem> ParseItems(std::string_view text, const std::string& place) {
   std::vector<TaskItem> items;

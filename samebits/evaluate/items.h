@@ -15,10 +15,9 @@ struct TaskItem {
 };
 
 // One JSON object a line with the texts "question" and "answer"; other keys are let pass, and so
-// are lines of white space. The answer must have something behind its last "#### ". Throws
-// Error(kIo), Error(kBadInput):
+// are lines of white space. The answer must have something behind its last "#### ". `place`: the
+// file's name. Throws Error(kBadInput):
 //   test.jsonl:3: 'answer': expected a text with "#### " and the result, found "42"
-std::vector<TaskItem> ReadItems(const std::string& path);
 std::vector<TaskItem> ParseItems(std::string_view text, const std::string& place);
 
 // The examples with their answers and the question without one, a blank line between them:
