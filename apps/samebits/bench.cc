@@ -3,6 +3,7 @@
 #include "apps/samebits/bench.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 
 #include "apps/samebits/commands.h"
 #include "apps/samebits/model_options.h"
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/hub_cache.h"
 #include "samebits/kernels/limits.h"
@@ -31,6 +33,7 @@ struct BenchOptions {
   std::vector<int64_t> batches = {1, 16};
   int64_t max_tokens = 0;  // 0: 64, less where the context is short
   int rounds = 5;
+  double exchange_delay_ms = 0;
   bool json = false;
   std::string plot;
 };
@@ -59,6 +62,7 @@ size_t ScratchBytes() {
   while (file >> name >> value >> unit) {
     if (name == "MemAvailable:") available = value << 10;
   }
+  available /= static_cast<size_t>(LocalRanks());
   return std::clamp(available / 4, size_t{64} << 20, size_t{1} << 30);
 }
 
@@ -78,25 +82,31 @@ int64_t Seen(const Attributes& a, int64_t position) {
   return a.window > 0 ? std::min(a.window, position + 1) : position + 1;
 }
 
-// Of `tokens` of each of `batch` sequences behind `depth` others, read in chunks; the logits are
-// those of the last token of each chunk.
+// Of `tokens` of each of `batch` sequences behind `depth` others, read in chunks; what only the
+// logits need is computed for the last token of a prompt.
 Work WorkOf(const Graph& graph, const Checkpoint& checkpoint, DType dtype, const BenchRun& run,
             int64_t chunk) {
   const int64_t passes = run.kind == "prefill" ? (run.tokens + chunk - 1) / chunk : run.tokens;
   const auto batch = static_cast<double>(run.batch);
   Work work;
-  for (const Node& node : graph.nodes) {
+  const size_t first_for_logits = FirstForLogits(graph);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
     const Attributes& a = node.attributes;
+    const bool once = run.kind == "prefill" && i >= first_for_logits;
     for (const std::string& name : node.weights) {
       const TensorView& weight = checkpoint.Get(name);
-      const bool embedding = node.kind == OpKind::kEmbedding;
-      const int64_t read =
-          weight.bytes() / (embedding ? weight.shape[0] : 1);  // a row is whole bytes
-      work.bytes += static_cast<double>(read) * (embedding ? batch * static_cast<double>(run.tokens)
-                                                           : static_cast<double>(passes));
+      const int64_t row_bytes = weight.bytes() / weight.shape[0];
+      if (node.kind == OpKind::kEmbedding) {
+        work.bytes += static_cast<double>(row_bytes) * batch * static_cast<double>(run.tokens);
+      } else {
+        const int64_t rows = node.kind == OpKind::kLinear ? a.out_features : weight.shape[0];
+        work.bytes +=
+            static_cast<double>(row_bytes * rows) * (once ? 1 : static_cast<double>(passes));
+      }
     }
     if (node.kind == OpKind::kLinear) {
-      const int64_t rows = &node == &graph.nodes.back() ? passes : run.tokens;
+      const int64_t rows = once ? 1 : run.tokens;
       work.flops += 2 * batch * static_cast<double>(rows) * static_cast<double>(a.in_features) *
                     static_cast<double>(a.out_features);
     } else if (node.kind == OpKind::kAttention) {
@@ -117,19 +127,22 @@ Work WorkOf(const Graph& graph, const Checkpoint& checkpoint, DType dtype, const
 
 // Under which name a node's time is shown.
 std::string GroupOf(const Graph& graph, const Node& node) {
-  if (&node == &graph.nodes.back()) return "lm_head";
+  if (node.name == graph.nodes.back().name) return "lm_head";
   if (node.kind == OpKind::kAdd || node.kind == OpKind::kMultiply) return "elementwise";
   return std::string(OpKindName(node.kind));
 }
 
 class Bench {
  public:
-  Bench(const BenchOptions& options, const Checkpoint& checkpoint, const Graph& graph)
+  // how: with node_costs, of the nodes of this rank's graph.
+  Bench(const BenchOptions& options, const Checkpoint& checkpoint, const Graph& graph,
+        const Graph& share, const RuntimeOptions& how)
       : options_(options),
         checkpoint_(checkpoint),
         graph_(graph),
-        node_seconds_(graph.nodes.size(), 0),
-        how_(WithClock(ChosenRuntime(options.model, checkpoint.config()), node_seconds_)),
+        share_(share),
+        how_(how),
+        costs_(*how.node_costs),
         runtime_(graph, checkpoint, how_),
         pool_(how_.threads),
         scratch_(ScratchBytes()) {
@@ -148,11 +161,11 @@ class Bench {
       for (size_t i = 0; i < result_.runs.size(); ++i) {
         Progress(fmt::format("round {} of {}, measurement {} of {}", round + 1, options_.rounds,
                              i + 1, result_.runs.size()));
-        Measure(result_.runs[i], seconds_of_nodes_[i]);
+        Measure(result_.runs[i], costs_of_runs_[i]);
       }
     }
     Progress("");
-    for (size_t i = 0; i < result_.runs.size(); ++i) Share(result_.runs[i], seconds_of_nodes_[i]);
+    for (size_t i = 0; i < result_.runs.size(); ++i) Share(result_.runs[i], costs_of_runs_[i]);
     result_.read_bytes_per_s = SpreadOf(read_);
     result_.flops_per_s = SpreadOf(flops_);
     result_.fma_flops_per_s = PeakFlops(how_.isa, false, pool_);
@@ -160,11 +173,6 @@ class Bench {
   }
 
  private:
-  static RuntimeOptions WithClock(RuntimeOptions options, std::vector<double>& seconds) {
-    options.node_seconds = &seconds;
-    return options;
-  }
-
   static void Progress(const std::string& text) {
     if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\033[K{}", text);
   }
@@ -189,7 +197,7 @@ class Bench {
     longest = std::max(longest, tokens + std::min(kBatchDepth, half));
     ids_ = RandomIds(longest, checkpoint_.config().vocab_size);
     CheckIds(ids_, checkpoint_.config());
-    seconds_of_nodes_.assign(result_.runs.size(), std::vector<double>(graph_.nodes.size(), 0));
+    costs_of_runs_.assign(result_.runs.size(), std::vector<NodeCost>(share_.nodes.size()));
   }
 
   void Add(const char* kind, int64_t tokens, int64_t depth, int64_t batch) {
@@ -198,7 +206,7 @@ class Bench {
     run.tokens = tokens;
     run.depth = depth;
     run.batch = batch;
-    run.work = WorkOf(graph_, checkpoint_, how_.dtype, run, options_.model.chunk);
+    run.work = WorkOf(share_, checkpoint_, how_.dtype, run, options_.model.chunk);
     result_.runs.push_back(std::move(run));
   }
 
@@ -213,11 +221,11 @@ class Bench {
 
   void ReadPrompt(Sequence& sequence, int64_t tokens) {
     sequence.Plan(tokens);
-    for (int64_t at = 0; at < tokens; at += options_.model.chunk) {
-      const int64_t count = std::min(options_.model.chunk, tokens - at);
-      runtime_.Forward(sequence, std::span<const int64_t>(ids_).subspan(
-                                     static_cast<size_t>(at), static_cast<size_t>(count)));
-    }
+    const auto ids = std::span<const int64_t>(ids_).first(static_cast<size_t>(tokens));
+    const auto chunk = static_cast<size_t>(options_.model.chunk);
+    size_t at = 0;
+    for (; ids.size() - at > chunk; at += chunk) runtime_.Read(sequence, ids.subspan(at, chunk));
+    runtime_.Forward(sequence, ids.subspan(at));
   }
 
   // All sequences of a batch hold `depth` tokens; what they decoded the last time is forgotten.
@@ -244,10 +252,12 @@ class Bench {
   }
 
   // The limits of a round are the larger ones of those measured before and behind.
-  void Measure(BenchRun& run, std::vector<double>& of_nodes) {
+  void Measure(BenchRun& run, std::vector<NodeCost>& of_nodes) {
     std::vector<Sequence>* sequences = run.kind == "decode" ? &Filled(run) : nullptr;
     double flops = Flops(), read = Read();
-    std::fill(node_seconds_.begin(), node_seconds_.end(), 0.0);
+    std::fill(costs_.begin(), costs_.end(), NodeCost());
+    Communicator* ranks = how_.ranks;
+    const Traffic before = ranks == nullptr ? Traffic() : ranks->traffic();
     const double start = Now();
     if (sequences == nullptr) {
       Sequence sequence = runtime_.NewSequence();
@@ -257,7 +267,11 @@ class Bench {
     }
     const double seconds = Now() - start;
     run.seconds.push_back(seconds);
-    for (size_t i = 0; i < of_nodes.size(); ++i) of_nodes[i] += node_seconds_[i];
+    if (ranks != nullptr) run.traffic = ranks->traffic() - before;
+    for (size_t i = 0; i < of_nodes.size(); ++i) {
+      of_nodes[i].seconds += costs_[i].seconds;
+      of_nodes[i].traffic = costs_[i].traffic;  // the same in each round
+    }
     flops = std::max(flops, Flops());
     read = std::max(read, Read());
     const double reading = run.work.bytes / read;
@@ -266,13 +280,18 @@ class Bench {
     run.shares.push_back((run.bound_by_memory ? reading : run.work.flops / flops) / seconds);
   }
 
-  void Share(BenchRun& run, const std::vector<double>& of_nodes) const {
+  void Share(BenchRun& run, const std::vector<NodeCost>& of_nodes) const {
     std::map<std::string, double> groups;
     double total = 0, nodes = 0;
     for (const double seconds : run.seconds) total += seconds;
+    const int first_layer =
+        std::find_if(share_.nodes.begin(), share_.nodes.end(), [](const Node& node) {
+          return node.layer >= 0;
+        })->layer;
     for (size_t i = 0; i < of_nodes.size(); ++i) {
-      groups[GroupOf(graph_, graph_.nodes[i])] += of_nodes[i] / total;
-      nodes += of_nodes[i];
+      groups[GroupOf(graph_, share_.nodes[i])] += of_nodes[i].seconds / total;
+      nodes += of_nodes[i].seconds;
+      if (share_.nodes[i].layer == first_layer) run.layer_traffic += of_nodes[i].traffic;
     }
     groups["between"] = 1 - nodes / total;
     run.operations.assign(groups.begin(), groups.end());
@@ -282,29 +301,47 @@ class Bench {
 
   const BenchOptions& options_;
   const Checkpoint& checkpoint_;
-  const Graph& graph_;
-  std::vector<double> node_seconds_;
+  const Graph &graph_, &share_;
   const RuntimeOptions how_;
+  std::vector<NodeCost>& costs_;  // of what is measured now
   Runtime runtime_;
   ThreadPool pool_;  // for the limits; the runtime has its own
   PagedBuffer scratch_;
   std::vector<int64_t> ids_;
   std::map<std::pair<int64_t, int64_t>, std::vector<Sequence>> sequences_;  // by depth and batch
   std::vector<double> read_, flops_;
-  std::vector<std::vector<double>> seconds_of_nodes_;  // of each run
+  std::vector<std::vector<NodeCost>> costs_of_runs_;
   BenchResult result_;
 };
 
 void RunBench(const BenchOptions& options) {
   const Checkpoint checkpoint = Checkpoint::Open(ResolveModel(options.model.model));
   const Graph graph = BuildGraph(checkpoint.config());
+  RuntimeOptions how = ChosenRuntime(options.model, checkpoint.config());
+  JoinRanks(options.model, checkpoint,
+            fmt::format("{} {} {} {} {}", options.prompts, options.batches, options.max_tokens,
+                        options.rounds, options.exchange_delay_ms),
+            how);
+  if (options.exchange_delay_ms > 0) {
+    if (how.ranks == nullptr) {
+      Fail(ErrorCode::kUsage, "--exchange-delay: this is one rank; mpirun -n 2 samebits bench ...");
+    }
+    DelayExchanges(std::chrono::duration<double, std::milli>(options.exchange_delay_ms));
+  }
+  const Graph share =
+      how.ranks == nullptr ? graph : SplitGraph(graph, how.parallel, how.ranks->rank());
+  std::vector<NodeCost> costs(share.nodes.size());
+  how.node_costs = &costs;
   std::ofstream plot;  // opened before the minutes of measuring
-  if (!options.plot.empty()) plot.open(options.plot, std::ios::binary | std::ios::trunc);
+  if (!options.plot.empty() && IsRootRank()) {
+    plot.open(options.plot, std::ios::binary | std::ios::trunc);
+  }
   const auto check_plot = [&] {
     if (!plot) Fail(ErrorCode::kIo, "{}: can not be written", options.plot);
   };
   check_plot();
-  const BenchResult result = Bench(options, checkpoint, graph).Run();
+  BenchResult result = Bench(options, checkpoint, graph, share, how).Run();
+  result.exchange_delay_ms = options.exchange_delay_ms;
   if (plot.is_open()) {
     plot << BenchPlot(result);
     plot.close();
@@ -354,6 +391,11 @@ void RegisterBench(CLI::App& app, int&) {
   command->add_option("--rounds", options->rounds, "measurements; medians are printed")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
+  command
+      ->add_option("--exchange-delay", options->exchange_delay_ms,
+                   "under mpirun: milliseconds that each exchange takes longer, as on a slower "
+                   "network")
+      ->check(CLI::Range(0.0, 1000.0));
   command->add_flag("--json", options->json, "one object with limits and runs");
   command->add_option("--plot", options->plot, "a roofline of the runs, as SVG, into this file");
   command->callback([options] { RunBench(*options); });

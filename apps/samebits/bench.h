@@ -33,6 +33,8 @@ struct BenchRun {
   std::vector<double> seconds;  // of the rounds
   std::vector<double> shares;   // of the time that the limit allows; empty: it is not known
   std::vector<std::pair<std::string, double>> operations;  // their shares of the time
+  Traffic traffic;                                         // of rank 0 in one round
+  Traffic layer_traffic;                                   // of one of its layers
 
   Spread Speed() const;  // tokens a second, of all sequences together
 };
@@ -41,6 +43,7 @@ struct BenchResult {
   std::string model, cpu;
   RuntimeOptions how;
   int rounds = 0;
+  double exchange_delay_ms = 0;
   Spread read_bytes_per_s, flops_per_s;  // flops: of the model's dtype, 0: not known
   double fma_flops_per_s = 0;            // fused multiply-adds in fp32
   std::vector<BenchRun> runs;

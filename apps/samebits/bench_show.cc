@@ -38,7 +38,20 @@ Json RunJson(const BenchRun& run) {
     json["share_of_limit_max"] = share.max;
   }
   for (const auto& [name, share] : run.operations) json["operations"][name] = share;
+  if (run.traffic.exchanges > 0) {
+    json["exchanged"] = {{"exchanges", run.traffic.exchanges},
+                         {"received_bytes", run.traffic.received},
+                         {"layer_exchanges", run.layer_traffic.exchanges},
+                         {"layer_received_bytes", run.layer_traffic.received}};
+  }
   return json;
+}
+
+std::string TrafficText(const Traffic& traffic, int64_t tokens) {
+  const auto n = static_cast<double>(tokens);
+  return fmt::format("{:.4g} exchanges and {:.0f} bytes",
+                     static_cast<double>(traffic.exchanges) / n,
+                     static_cast<double>(traffic.received) / n);
 }
 
 // A point or a line of a plot with logarithmic axes.
@@ -131,7 +144,22 @@ std::string BenchText(const BenchResult& result) {
     }
     text += '\n';
   }
+  if (result.how.ranks == nullptr) return text;
+  text += fmt::format("exchanged by rank 0 of tp={},pp={}, a token:\n", result.how.parallel.tp,
+                      result.how.parallel.pp);
+  for (const BenchRun& run : result.runs) {
+    const int64_t tokens = run.tokens * run.batch;
+    text += fmt::format("{:<24}  {}; {} of a layer\n", Label(run), TrafficText(run.traffic, tokens),
+                        TrafficText(run.layer_traffic, tokens));
+  }
   return text;
+}
+
+Json RanksOf(const BenchResult& result) {
+  if (result.how.ranks == nullptr) return nullptr;
+  return {{"tp", result.how.parallel.tp},
+          {"pp", result.how.parallel.pp},
+          {"exchange_delay_ms", result.exchange_delay_ms}};
 }
 
 std::string BenchJson(const BenchResult& result) {
@@ -142,6 +170,7 @@ std::string BenchJson(const BenchResult& result) {
                      {"cpu", {{"isa", IsaName(result.how.isa)}, {"name", result.cpu}}},
                      {"threads", result.how.threads},
                      {"rounds", result.rounds},
+                     {"ranks", RanksOf(result)},
                      {"limits",
                       {{"read_bytes_per_s", result.read_bytes_per_s.median},
                        {"flops_per_s", result.flops_per_s.median},

@@ -2,6 +2,7 @@
 // rank 0 reads standard input, prints, and writes files. Without mpirun there is nothing of it.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +24,9 @@ bool IsRootRank();
 
 // Ranks on this machine, at least 1.
 int LocalRanks();
+
+// From now on each exchange takes so much longer: what a slower network would cost.
+void DelayExchanges(std::chrono::duration<double> delay);
 
 // Rank 0's text, on all ranks.
 std::string FromRoot(std::string text);

@@ -66,7 +66,7 @@ Json LogProbsJson(const Generation& answer, const Tokenizer* tokenizer) {
 // Of rank 0: what it and the others exchanged.
 Json RanksJson(const RuntimeOptions& how) {
   if (how.ranks == nullptr) return nullptr;
-  const Traffic& traffic = how.ranks->traffic();
+  const Traffic traffic = how.ranks->traffic();
   return {{"tp", how.parallel.tp},
           {"pp", how.parallel.pp},
           {"exchanges", traffic.exchanges},

@@ -56,7 +56,7 @@ class Batch {
     while (prefix_.length() < length) {
       if (Interrupted()) return false;
       const int64_t count = std::min(options_.generation.chunk, length - prefix_.length());
-      runtime_.Forward(prefix_, std::span(prompts_[0].ids).subspan(prefix_.length(), count));
+      runtime_.Read(prefix_, std::span(prompts_[0].ids).subspan(prefix_.length(), count));
     }
     return true;
   }

@@ -1,8 +1,9 @@
-// How the ranks of a run exchange tensors. Each rank calls the same functions in the same order;
-// all block until the exchange is done. Implementations: MPI (apps/samebits), threads of one
-// process (tests/invariance/local_ranks.h).
+// How the ranks of a run exchange tensors. Each rank calls the same functions in the same order,
+// one at a time, from any thread; all block until the exchange is done. Implementations: MPI
+// (apps/samebits), threads of one process (tests/invariance/local_ranks.h).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 
@@ -12,6 +13,15 @@ namespace samebits {
 struct Traffic {
   int64_t exchanges = 0;
   int64_t received = 0;  // bytes that came from other ranks
+
+  Traffic operator-(const Traffic& o) const {
+    return {exchanges - o.exchanges, received - o.received};
+  }
+  Traffic& operator+=(const Traffic& o) {
+    exchanges += o.exchanges;
+    received += o.received;
+    return *this;
+  }
 };
 
 class Communicator {
@@ -28,16 +38,16 @@ class Communicator {
   // From rank `root` to all ranks.
   virtual void Broadcast(int root, void* data, int64_t bytes) = 0;
 
-  const Traffic& traffic() const { return traffic_; }
+  Traffic traffic() const { return {exchanges_, received_}; }
 
  protected:
   void Count(int64_t received) {
-    ++traffic_.exchanges;
-    traffic_.received += received;
+    ++exchanges_;
+    received_ += received;
   }
 
  private:
-  Traffic traffic_;
+  std::atomic<int64_t> exchanges_ = 0, received_ = 0;
 };
 
 }  // namespace samebits

@@ -84,7 +84,11 @@ Generation Generate(Runtime& runtime, Sequence& sequence, std::span<const int64_
       answer.Interrupt();
       return answer.Finish();
     }
-    logits = &runtime.Forward(sequence, prompt.subspan(at, std::min(options.chunk, total - at)));
+    if (total - at > options.chunk) {
+      runtime.Read(sequence, prompt.subspan(at, options.chunk));
+    } else {
+      logits = &runtime.Forward(sequence, prompt.subspan(at));
+    }
   }
   if (events.prefill) events.prefill(total, total);
   const double prefill_s = SecondsSince(start);

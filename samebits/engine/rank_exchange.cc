@@ -1,8 +1,15 @@
 #include "samebits/engine/rank_exchange.h"
 
 #include <array>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "samebits/base/error.h"
 
@@ -24,13 +31,90 @@ bool RowsAreHeads(std::string_view name) {
 
 }  // namespace
 
+// A thread that runs what it is given, one after the other.
+class RankExchange::Background {
+ public:
+  Background() : thread_([this] { Work(); }) {}
+  ~Background() {
+    {
+      const std::lock_guard lock(mutex_);
+      ending_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  int64_t Begin(std::function<void()> task) {
+    const std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+    changed_.notify_all();
+    return ++begun_;
+  }
+
+  void Wait(int64_t number) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return done_ >= number || error_ != nullptr; });
+    if (error_ != nullptr) std::rethrow_exception(error_);
+  }
+
+ private:
+  void Work() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [&] { return ending_ || !tasks_.empty(); });
+      if (ending_) return;
+      const std::function<void()> task = std::move(tasks_.front());
+      tasks_.pop_front();
+      if (error_ != nullptr) continue;
+      lock.unlock();
+      std::exception_ptr error;
+      try {
+        task();
+      } catch (...) {
+        error = std::current_exception();
+      }
+      lock.lock();
+      error_ = error;
+      ++done_;
+      changed_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  int64_t begun_ = 0, done_ = 0;
+  bool ending_ = false;
+  std::exception_ptr error_;
+  std::thread thread_;  // last: it reads the others
+};
+
 RankExchange::RankExchange(Communicator& ranks, const ParallelPlan& plan)
     : ranks_(ranks), plan_(plan) {
   SAMEBITS_CHECK(ranks.size() == plan.ranks(), "as many ranks as the plan has");
 }
 
-void RankExchange::Gather(const Split& split, int64_t rows, int64_t size, const std::byte* own,
-                          std::byte* all) {
+RankExchange::~RankExchange() = default;
+
+void RankExchange::Gather(const Split& split, const TensorView& own, const TensorView& all) {
+  GatherRows(split, own.shape[0], DTypeSize(own.dtype), own.data, const_cast<std::byte*>(all.data));
+}
+
+int64_t RankExchange::BeginGather(const Split& split, const Range& rows, const TensorView& own,
+                                  const TensorView& all) {
+  if (background_ == nullptr) background_ = std::make_unique<Background>();
+  const int64_t own_row = own.bytes() / own.shape[0], row = all.bytes() / all.shape[0];
+  return background_->Begin([this, &split, rows, size = DTypeSize(own.dtype),
+                             from = own.data + rows.begin * own_row,
+                             to = const_cast<std::byte*>(all.data) + rows.begin * row] {
+    GatherRows(split, rows.size(), size, from, to);
+  });
+}
+
+void RankExchange::Wait(int64_t number) { background_->Wait(number); }
+
+void RankExchange::GatherRows(const Split& split, int64_t rows, int64_t size, const std::byte* own,
+                              std::byte* all) {
   const int64_t unit = split.unit * size;
   std::vector<int64_t> bytes;
   int64_t total = 0;
@@ -68,12 +152,12 @@ void RankExchange::Record(size_t part, Recorder& recorder, const Split& split,
       heads.unit = rows.shape[1] * rows.shape[2];
       whole.shape[0] = split.whole;
       recorded_.resize(static_cast<size_t>(whole.bytes()));
-      Gather(heads, 1, size, rows.data, recorded_.data());
+      GatherRows(heads, 1, size, rows.data, recorded_.data());
     } else {
       // [T, columns] or [T, heads, D]
       whole.shape[1] = split.whole * (rows.shape.size() == 2 ? split.unit : 1);
       recorded_.resize(static_cast<size_t>(whole.bytes()));
-      Gather(split, rows.shape[0], size, rows.data, recorded_.data());
+      GatherRows(split, rows.shape[0], size, rows.data, recorded_.data());
     }
     whole.data = recorded_.data();
   }

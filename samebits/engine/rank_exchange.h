@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,11 +17,18 @@ namespace samebits {
 class RankExchange {
  public:
   RankExchange(Communicator& ranks, const ParallelPlan& plan);
+  ~RankExchange();
 
   int stage() const { return ranks_.rank() / plan_.tp; }
 
-  // own: [rows, share], of elements of `size` bytes; all: [rows, whole].
-  void Gather(const Split& split, int64_t rows, int64_t size, const std::byte* own, std::byte* all);
+  // own: [T, share]; all: [T, whole] of the same dtype.
+  void Gather(const Split& split, const TensorView& own, const TensorView& all);
+  // The same of some rows, while this thread does something else. They are there behind Wait with
+  // the number that is returned; what was begun before is there as well. Until everything that was
+  // begun has been waited for, no other exchange may be made.
+  int64_t BeginGather(const Split& split, const Range& rows, const TensorView& own,
+                      const TensorView& all);
+  void Wait(int64_t number);
   // Between ranks of the same place in neighbouring stages.
   void SendOn(const TensorView& x) { ranks_.Send(ranks_.rank() + plan_.tp, x.data, x.bytes()); }
   void ReceiveFrom(const TensorView& x, std::byte* data) {
@@ -38,12 +46,18 @@ class RankExchange {
   void FinishRecords(std::span<Recorder* const> recorders);
 
  private:
+  class Background;
+
+  // own: [rows, share], of elements of `size` bytes; all: [rows, whole].
+  void GatherRows(const Split& split, int64_t rows, int64_t size, const std::byte* own,
+                  std::byte* all);
   void SendRecord(size_t part, std::string_view name, const TensorView& rows, int64_t first_token);
   bool TakeRecord(int from, std::span<Recorder* const> recorders);
 
   Communicator& ranks_;
   const ParallelPlan plan_;
   std::vector<std::byte> staging_, recorded_;
+  std::unique_ptr<Background> background_;  // from the first BeginGather on
 };
 
 }  // namespace samebits

@@ -54,6 +54,8 @@ class ShareRecorder : public Recorder {
   const Split& split_;
 };
 
+using Clock = std::chrono::steady_clock;
+
 // No index: of the token ids, which no node makes; of the reader of what nobody reads.
 constexpr size_t kNone = std::numeric_limits<size_t>::max();
 
@@ -118,6 +120,8 @@ struct Runtime::Impl {
   std::vector<Slot> slots;
   std::vector<Value> values;
   std::vector<Links> links;  // of each node
+  Clock::time_point counted;
+  Traffic counted_traffic;
   uint64_t call = 0;
 
   // Of the current call: the rows of all parts, one part behind the other.
@@ -133,12 +137,15 @@ struct Runtime::Impl {
   // For each row the length of text that its rotary embedding is made for, where that matters:
   // the prompt's, and behind the prompt what there is up to this token.
   std::vector<int64_t> text_lengths;
+  // Of the tensors that are made now: those of the call, or the last of each part.
+  int64_t rows = 0;
   size_t attention_index = 0;  // of the caches
   Slot gathered_rows, gathered_logits;
+  const size_t first_for_logits;
+  std::map<size_t, Slot> last_rows;  // of the values that those nodes read
   TensorView logits;
   std::optional<RankExchange> exchange;  // with ranks
   const Node* head = nullptr;            // the last linear layer, if it is run here
-  int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 
   Impl(const Graph& g, const Checkpoint& c, const RuntimeOptions& o)
       : share(o.ranks == nullptr ? std::nullopt
@@ -146,13 +153,16 @@ struct Runtime::Impl {
         graph(share ? *share : g),
         checkpoint(c),
         options(o),
-        arithmetic(MakeArithmetic(o)) {
+        arithmetic(MakeArithmetic(o)),
+        first_for_logits(FirstForLogits(graph)) {
     if (o.ranks != nullptr) exchange.emplace(*o.ranks, o.parallel);
     for (const Node& node : graph.nodes) {
       if (node.name == g.nodes.back().name) head = &node;
     }
     LinkNodes();
     PlanSlots();
+    SAMEBITS_CHECK(o.node_costs == nullptr || o.node_costs->size() == graph.nodes.size(),
+                   "node_costs");
   }
 
   void LinkNodes();
@@ -167,13 +177,21 @@ struct Runtime::Impl {
   // What the node made in this call with a row for each token; nothing: scores and probs.
   const TensorView* Made(const Node& node, size_t output) const {
     const Value& value = values[LinksOf(node).outputs[output]];
-    return value.call == call && value.view.shape[0] == rows() ? &value.view : nullptr;
+    return value.call == call && value.view.shape[0] == rows ? &value.view : nullptr;
   }
+  void Forward(std::span<const Part> given, bool want_logits);
+  void KeepLastRows();
+  // What was spent since the last call is this node's.
+  void Count(size_t node);
+  bool Overlaps(size_t index) const;
+  void RunOverlapped(size_t index);
+  LinearArgs LinearArgsOf(const Node& node, const TensorView& x, const TensorView& y,
+                          const Range& of_rows) const;
   void Run(const Node& node);
   void RunEmbedding(const Node& node, const TensorView& weight);
   void RunRotary(const Node& node);
   void RunRmsNorm(const Node& node, const TensorView& weight);
-  void RunLinear(const Node& node, const std::vector<const TensorView*>& node_weights);
+  void RunLinear(const Node& node);
   void RunRope(const Node& node);
   void RunAttention(const Node& node);
   void RunElementwise(const Node& node);
@@ -208,13 +226,20 @@ void Runtime::Impl::LinkNodes() {
   }
 }
 
-// A tensor's slot is free again behind the last node that reads it.
+// A tensor's slot is free again behind the last node that reads it; what three nodes that overlap
+// read or make, behind the third.
 void Runtime::Impl::PlanSlots() {
   std::vector<size_t> last_use(values.size(), kNone);
+  size_t overlap_end = 0;
   for (size_t i = 0; i < links.size(); ++i) {
+    if (Overlaps(i)) overlap_end = i + 2;
     for (const size_t input : links[i].inputs) {
-      if (input != kNone) last_use[input] = i;
+      if (input != kNone) last_use[input] = std::max(i, overlap_end);
     }
+  }
+  std::vector<std::vector<size_t>> ending(links.size());
+  for (size_t value = 0; value < values.size(); ++value) {
+    if (last_use[value] != kNone) ending[last_use[value]].push_back(value);
   }
   std::vector<size_t> free;
   size_t count = 0;
@@ -224,11 +249,7 @@ void Runtime::Impl::PlanSlots() {
       values[output].slot = free.back();
       free.pop_back();
     }
-    for (const size_t input : links[i].inputs) {
-      if (input == kNone || last_use[input] != i) continue;
-      const size_t slot = values[input].slot;
-      if (std::find(free.begin(), free.end(), slot) == free.end()) free.push_back(slot);
-    }
+    for (const size_t value : ending[i]) free.push_back(values[value].slot);
     for (const size_t output : links[i].outputs) {  // read by nobody: scores and probs
       if (last_use[output] == kNone && links[i].outputs.size() > 1) {
         free.push_back(values[output].slot);
@@ -251,23 +272,23 @@ const TensorView& Runtime::Impl::Make(const Node& node, size_t output, int64_t t
 }
 
 void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
-  const TensorView& y = Make(node, 0, rows());
+  const TensorView& y = Make(node, 0, rows);
   const int64_t row_bytes = weight.shape[1] * DTypeSize(options.dtype);
-  for (int64_t t = 0; t < rows(); ++t) {
+  for (int64_t t = 0; t < rows; ++t) {
     ConvertRow(weight, ids[t], options.dtype, Writable(y) + t * row_bytes);
   }
 }
 
 void Runtime::Impl::RunRotary(const Node& node) {
-  const TensorView& cosine = Make(node, 0, rows());
-  const TensorView& sine = Make(node, 1, rows());
+  const TensorView& cosine = Make(node, 0, rows);
+  const TensorView& sine = Make(node, 1, rows);
   arithmetic->Rotary(node, options.dtype, {positions, text_lengths}, Writable(cosine),
                      Writable(sine));
 }
 
 void Runtime::Impl::RunRmsNorm(const Node& node, const TensorView& weight) {
   const TensorView& x = Input(node, 0);
-  const TensorView& y = Make(node, 0, rows());
+  const TensorView& y = Make(node, 0, rows);
   const int64_t size = weight.shape[0];
   const int64_t count = x.bytes() / DTypeSize(options.dtype) / size;  // tokens, or heads of them
   arithmetic->RmsNorm(node, {options.dtype, weight.dtype, x.data, weight.data, Writable(y), count,
@@ -276,6 +297,7 @@ void Runtime::Impl::RunRmsNorm(const Node& node, const TensorView& weight) {
 
 // The last row of every part, in rows one after the other.
 TensorView Runtime::Impl::LastRows(const TensorView& x, Slot& slot) const {
+  if (x.shape[0] == static_cast<int64_t>(parts.size())) return x;  // these are they
   TensorView last = x;
   last.shape[0] = static_cast<int64_t>(parts.size());
   const int64_t row_bytes = last.bytes() / last.shape[0];
@@ -292,57 +314,98 @@ TensorView Runtime::Impl::LastRows(const TensorView& x, Slot& slot) const {
   return last;
 }
 
-void Runtime::Impl::RunLinear(const Node& node, const std::vector<const TensorView*>& w) {
+void Runtime::Impl::RunLinear(const Node& node) {
   // Nobody reads the logits of the other rows.
   const bool last_only =
       &node == head && std::none_of(parts.begin(), parts.end(), [&](const auto& p) {
         return p.recorder != nullptr && p.recorder->Wants(node.name);
       });
   const TensorView x = last_only ? LastRows(Input(node, 0), gathered_rows) : Input(node, 0);
-  const int64_t count = last_only ? static_cast<int64_t>(parts.size()) : rows();
+  const int64_t count = last_only ? static_cast<int64_t>(parts.size()) : rows;
   const TensorView& y = Make(node, 0, count);
-  const int64_t in = node.attributes.in_features, out = node.attributes.out_features;
-  // The rows of the weight that are this rank's.
-  const int64_t first = node.split ? node.split.range().begin * node.split.unit : 0;
-  const int64_t size = DTypeSize(w[0]->dtype);
-  const LinearArgs args{options.dtype,
-                        w[0]->dtype,
-                        x.data,
-                        w[0]->data + first * in * size,
-                        w.size() > 1 ? w[1]->data + first * size : nullptr,
-                        Writable(y),
-                        count,
-                        in,
-                        out};
-  SAMEBITS_CHECK(w.size() < 2 || w[1]->dtype == w[0]->dtype, "bias and weight of one dtype");
-  arithmetic->Linear(node, args);
+  arithmetic->Linear(node, LinearArgsOf(node, x, y, {0, count}));
   if (&node == head && !node.split) TakeLogits(y);
 }
 
-// y: the logits of all rows, or only those of each part's last one.
-void Runtime::Impl::TakeLogits(const TensorView& y) {
-  const bool last_only = y.shape[0] == static_cast<int64_t>(parts.size());
-  logits = last_only ? y : LastRows(y, gathered_logits);
+LinearArgs Runtime::Impl::LinearArgsOf(const Node& node, const TensorView& x, const TensorView& y,
+                                       const Range& of_rows) const {
+  const std::vector<const TensorView*>& w = LinksOf(node).weights;
+  SAMEBITS_CHECK(w.size() < 2 || w[1]->dtype == w[0]->dtype, "bias and weight of one dtype");
+  const int64_t in = node.attributes.in_features, out = node.attributes.out_features;
+  // The rows of the weight that are this rank's.
+  const int64_t first = node.split ? node.split.range().begin * node.split.unit : 0;
+  const int64_t size = DTypeSize(w[0]->dtype), own_size = DTypeSize(options.dtype);
+  return {options.dtype,
+          w[0]->dtype,
+          x.data + of_rows.begin * in * own_size,
+          w[0]->data + first * in * size,
+          w.size() > 1 ? w[1]->data + first * size : nullptr,
+          Writable(y) + of_rows.begin * out * own_size,
+          of_rows.size(),
+          in,
+          out};
 }
+
+// A linear layer between two gathers, in the arithmetic whose bits do not depend on how many rows
+// are computed at once.
+bool Runtime::Impl::Overlaps(size_t index) const {
+  if (options.replay != nullptr || index + 2 >= graph.nodes.size()) return false;
+  const Node &in = graph.nodes[index], &linear = graph.nodes[index + 1],
+             &out = graph.nodes[index + 2];
+  return in.kind == OpKind::kGather && linear.kind == OpKind::kLinear &&
+         out.kind == OpKind::kGather && linear.inputs[0] == in.outputs[0] &&
+         out.inputs[0] == linear.outputs[0];
+}
+
+// The pieces of the first gather travel while the layer computes with those that have arrived, and
+// what it has made travels while it goes on.
+void Runtime::Impl::RunOverlapped(size_t index) {
+  const Node &in = graph.nodes[index], &linear = graph.nodes[index + 1],
+             &out = graph.nodes[index + 2];
+  const TensorView &x_share = Input(in, 0), &x = Make(in, 0, rows),
+                   &y_share = Make(linear, 0, rows), &y = Make(out, 0, rows);
+  std::vector<Range> pieces;
+  for (int64_t row = 0; row < rows; row += options.exchange_rows) {
+    pieces.push_back({row, std::min(rows, row + options.exchange_rows)});
+  }
+  std::vector<int64_t> arriving;
+  arriving.reserve(pieces.size());
+  for (const Range& piece : pieces) {
+    arriving.push_back(exchange->BeginGather(in.split, piece, x_share, x));
+  }
+  int64_t last = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    exchange->Wait(arriving[i]);
+    Count(index);
+    arithmetic->Linear(linear, LinearArgsOf(linear, x, y_share, pieces[i]));
+    Count(index + 1);
+    last = exchange->BeginGather(out.split, pieces[i], y_share, y);
+  }
+  exchange->Wait(last);
+  Count(index + 2);
+}
+
+// y: the logits of all rows, or only those of each part's last one.
+void Runtime::Impl::TakeLogits(const TensorView& y) { logits = LastRows(y, gathered_logits); }
 
 void Runtime::Impl::RunGather(const Node& node) {
   const TensorView& x = Input(node, 0);
   const TensorView& y = Make(node, 0, x.shape[0]);
-  exchange->Gather(node.split, x.shape[0], DTypeSize(options.dtype), x.data, Writable(y));
+  exchange->Gather(node.split, x, y);
   if (head != nullptr && &node == &graph.nodes.back()) TakeLogits(y);
 }
 
 void Runtime::Impl::RunRope(const Node& node) {
   const TensorView& x = Input(node, 0);
-  const TensorView& y = Make(node, 0, rows());
+  const TensorView& y = Make(node, 0, rows);
   arithmetic->Rope({options.dtype, x.data, Input(node, 1).data, Input(node, 2).data, Writable(y),
-                    rows(), node.attributes.heads, node.attributes.head_dim});
+                    rows, node.attributes.heads, node.attributes.head_dim});
 }
 
 void Runtime::Impl::RunAttention(const Node& node) {
   const Attributes& a = node.attributes;
   const TensorView &q = Input(node, 0), &k = Input(node, 1), &v = Input(node, 2);
-  const TensorView& context = Make(node, 2, rows());
+  const TensorView& context = Make(node, 2, rows);
   std::vector<AttentionPart> calls(parts.size());
   std::vector<ShareRecorder> shares;  // of scores and probs
   shares.reserve(parts.size());
@@ -382,16 +445,16 @@ void Runtime::Impl::RunAttention(const Node& node) {
 
 void Runtime::Impl::RunElementwise(const Node& node) {
   const TensorView& a = Input(node, 0);
-  const TensorView& y = Make(node, 0, rows());
-  const int64_t width = y.bytes() / DTypeSize(options.dtype) / rows();
+  const TensorView& y = Make(node, 0, rows);
+  const int64_t width = y.bytes() / DTypeSize(options.dtype) / rows;
   if (node.kind == OpKind::kActivation) {
-    return arithmetic->Silu(node, options.dtype, a.data, Writable(y), rows(), width);
+    return arithmetic->Silu(node, options.dtype, a.data, Writable(y), rows, width);
   }
   const std::byte* b = Input(node, 1).data;
   if (node.kind == OpKind::kAdd) {
-    arithmetic->Add(options.dtype, a.data, b, Writable(y), rows(), width);
+    arithmetic->Add(options.dtype, a.data, b, Writable(y), rows, width);
   } else {
-    arithmetic->Multiply(options.dtype, a.data, b, Writable(y), rows(), width);
+    arithmetic->Multiply(options.dtype, a.data, b, Writable(y), rows, width);
   }
 }
 
@@ -405,7 +468,7 @@ void Runtime::Impl::Run(const Node& node) {
     case OpKind::kRmsNorm:
       return RunRmsNorm(node, *node_weights[0]);
     case OpKind::kLinear:
-      return RunLinear(node, node_weights);
+      return RunLinear(node);
     case OpKind::kRope:
       return RunRope(node);
     case OpKind::kAttention:
@@ -419,7 +482,7 @@ void Runtime::Impl::Run(const Node& node) {
     case OpKind::kSend:
       return exchange->SendOn(Input(node, 0));
     case OpKind::kReceive: {
-      const TensorView& y = Make(node, 0, rows());
+      const TensorView& y = Make(node, 0, rows);
       return exchange->ReceiveFrom(y, Writable(y));
     }
   }
@@ -469,6 +532,7 @@ void Runtime::Impl::Begin(std::span<const Part> given) {
     count += part_rows;
   }
   parts = std::move(next);
+  rows = count;
   ids.clear();
   positions.clear();
   text_lengths.clear();
@@ -507,7 +571,7 @@ void Runtime::Impl::Substitute(const Node& node) {
       const TensorView& from = other->second;
       SAMEBITS_CHECK(from.dtype == options.dtype && from.shape[0] >= part.before + part.rows,
                      "a substitute in the model's dtype, with all rows");
-      const int64_t row_bytes = made->bytes() / rows();
+      const int64_t row_bytes = made->bytes() / rows;
       std::memcpy(Writable(*made) + part.first * row_bytes, from.data + part.before * row_bytes,
                   static_cast<size_t>(part.rows * row_bytes));
     }
@@ -525,7 +589,7 @@ void Runtime::Impl::Record(const Node& node) {
       const TensorView* made = Made(node, i);
       if (made == nullptr || !part.recorder->Wants(node.outputs[i])) continue;
       TensorView view = *made;
-      view.data += view.bytes() / rows() * part.first;
+      view.data += view.bytes() / rows * part.first;
       view.shape[0] = part.rows;
       if (exchange) {
         exchange->Record(static_cast<size_t>(&part - parts.data()), *part.recorder, node.split,
@@ -552,6 +616,59 @@ void Runtime::Impl::Finish() {
   exchange->ShareLogits(Writable(logits), logits.bytes());
 }
 
+void Runtime::Impl::Count(size_t node) {
+  if (options.node_costs == nullptr) return;
+  NodeCost& cost = (*options.node_costs)[node];
+  const Clock::time_point now = Clock::now();
+  cost.seconds += std::chrono::duration<double>(now - counted).count();
+  counted = now;
+  if (options.ranks == nullptr) return;
+  const Traffic traffic = options.ranks->traffic();
+  cost.traffic += traffic - counted_traffic;
+  counted_traffic = traffic;
+}
+
+// From here on nodes see the last row of each part.
+void Runtime::Impl::KeepLastRows() {
+  rows = static_cast<int64_t>(parts.size());
+  for (size_t i = first_for_logits; i < links.size(); ++i) {
+    for (const size_t input : links[i].inputs) {
+      if (input == kNone || values[input].call != call) continue;  // not made yet
+      TensorView& view = values[input].view;
+      view = LastRows(view, last_rows[input]);
+      values[input].tokens = 0;  // its shape is made anew in the next call
+    }
+  }
+}
+
+void Runtime::Impl::Forward(std::span<const Part> given, bool want_logits) {
+  Begin(given);
+  const bool observed = std::any_of(given.begin(), given.end(), [](const Part& part) {
+    return part.recorder != nullptr || (part.substitutes != nullptr && !part.substitutes->empty());
+  });
+  counted = Clock::now();
+  const size_t end = want_logits ? graph.nodes.size() : first_for_logits;
+  for (size_t i = 0; i < end; ++i) {
+    const Node& node = graph.nodes[i];
+    if (i == first_for_logits && !observed && options.replay == nullptr) KeepLastRows();
+    if (!observed && rows > options.exchange_rows && Overlaps(i)) {
+      RunOverlapped(i);
+      i += 2;
+      continue;
+    }
+    if (AllSubstituted(node)) {
+      for (size_t output = 0; output < node.outputs.size(); ++output) Make(node, output, rows);
+    } else {
+      Run(node);
+    }
+    Substitute(node);
+    Record(node);
+    Count(i);
+  }
+  if (exchange && want_logits) Finish();
+  for (const PartRows& part : parts) part.sequence->length_ += part.rows;
+}
+
 Runtime::Runtime(const Graph& graph, const Checkpoint& checkpoint, const RuntimeOptions& options)
     : impl_(std::make_unique<Impl>(graph, checkpoint, options)) {}
 
@@ -566,28 +683,13 @@ const TensorView& Runtime::Forward(Sequence& sequence, std::span<const int64_t> 
 }
 
 const TensorView& Runtime::Forward(std::span<const Part> parts) {
-  Impl& impl = *impl_;
-  impl.Begin(parts);
-  using Clock = std::chrono::steady_clock;
-  std::vector<double>* seconds = impl.options.node_seconds;
-  SAMEBITS_CHECK(seconds == nullptr || seconds->size() == impl.graph.nodes.size(), "node_seconds");
-  for (const Node& node : impl.graph.nodes) {
-    const Clock::time_point start = seconds == nullptr ? Clock::time_point() : Clock::now();
-    if (impl.AllSubstituted(node)) {
-      for (size_t i = 0; i < node.outputs.size(); ++i) impl.Make(node, i, impl.rows());
-    } else {
-      impl.Run(node);
-    }
-    impl.Substitute(node);
-    impl.Record(node);
-    if (seconds != nullptr) {
-      const std::chrono::duration<double> taken = Clock::now() - start;
-      (*seconds)[static_cast<size_t>(&node - impl.graph.nodes.data())] += taken.count();
-    }
-  }
-  if (impl.exchange) impl.Finish();
-  for (const Impl::PartRows& part : impl.parts) part.sequence->length_ += part.rows;
-  return impl.logits;
+  impl_->Forward(parts, true);
+  return impl_->logits;
+}
+
+void Runtime::Read(Sequence& sequence, std::span<const int64_t> ids) {
+  const Part part{&sequence, ids};
+  impl_->Forward(std::span(&part, 1), false);
 }
 
 }  // namespace samebits

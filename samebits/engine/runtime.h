@@ -28,6 +28,12 @@ namespace samebits {
 // and can not be replaced.
 using Substitutes = std::map<std::string, TensorView, std::less<>>;
 
+// What the calls of a node took, added up.
+struct NodeCost {
+  double seconds = 0;
+  Traffic traffic;
+};
+
 struct RuntimeOptions {
   DType dtype = DType::kF32;  // weights are rounded or widened to it where they are used
   Isa isa = Isa::kPortable;
@@ -36,13 +42,16 @@ struct RuntimeOptions {
   // Weights that take the place of the checkpoint's, by their names there; must outlive the
   // runtime.
   std::map<std::string, TensorView, std::less<>> weights = {};
-  // For each node of the graph the seconds that its calls took, added up; must outlive the runtime.
-  std::vector<double>* node_seconds = nullptr;
+  // For each node of the graph, with ranks of this rank's graph; must outlive the runtime.
+  std::vector<NodeCost>* node_costs = nullptr;
   // This process is one of several ranks that all make the same calls, and runs its share of the
   // graph by `parallel`. Recorders must want the same tensors on all ranks; those of rank 0 get
   // them. Must outlive the runtime.
   Communicator* ranks = nullptr;
   ParallelPlan parallel = {};
+  // Where more rows than these are gathered in front of a linear layer and behind it, they travel
+  // in pieces of so many, while this rank computes with those that are there.
+  int64_t exchange_rows = 128;
 };
 
 // Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
@@ -71,10 +80,13 @@ class Runtime {
   // Appends each part's tokens to its sequence; no sequence may be given twice. Returns the logits
   // of each part's last token, [parts, V] in the dtype, valid until the next call. Throws as
   // CheckIds does, and then nothing has changed.
-  // With a recorder that wants the logits, those of all rows are computed.
+  // With a recorder that wants the logits, those of all rows are computed; without any, what
+  // reaches nothing but the logits is computed for these tokens alone (not in a replay).
   const TensorView& Forward(std::span<const Part> parts);
   const TensorView& Forward(Sequence& sequence, std::span<const int64_t> ids,
                             Recorder* recorder = nullptr);
+  // Appends tokens of a prompt that goes on: no logits are made, what they alone need is left out.
+  void Read(Sequence& sequence, std::span<const int64_t> ids);
 
  private:
   struct Impl;

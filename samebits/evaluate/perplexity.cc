@@ -165,8 +165,11 @@ PerplexityResult MeasurePerplexity(Runtime& runtime, std::span<const int64_t> id
     sequence.Plan(end - begin);
     for (int64_t at = begin; at < end;) {
       const int64_t next = std::min(at + options.chunk, end);
-      // Of what is context alone no logits are made.
-      runtime.Forward(sequence, ids.subspan(at, next - at), next >= first ? &scorer : nullptr);
+      if (next >= first) {
+        runtime.Forward(sequence, ids.subspan(at, next - at), &scorer);
+      } else {  // context alone
+        runtime.Read(sequence, ids.subspan(at, next - at));
+      }
       at = next;
       if (progress) progress(scorer.scored());
     }

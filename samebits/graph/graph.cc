@@ -46,6 +46,15 @@ const Node* Graph::Producer(std::string_view tensor) const {
   return nullptr;
 }
 
+size_t FirstForLogits(const Graph& graph) {
+  size_t index = graph.nodes.size();
+  while (index > 0 && graph.nodes[index - 1].kind != OpKind::kAttention &&
+         graph.nodes[index - 1].kind != OpKind::kSend) {
+    --index;
+  }
+  return index;
+}
+
 std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::string_view output,
                                  int64_t tokens) {
   const ModelConfig& c = graph.config;

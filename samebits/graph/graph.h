@@ -92,6 +92,10 @@ struct Graph {
 inline constexpr std::string_view kInputIds = "input_ids";
 inline constexpr std::string_view kPositions = "positions";
 
+// The nodes from this index on reach nothing but the logits: behind the last attention, which fills
+// the last cache.
+size_t FirstForLogits(const Graph& graph);
+
 // Shape of any output of `node` for `tokens` tokens.
 std::vector<int64_t> OutputShape(const Graph& graph, const Node& node, std::string_view output,
                                  int64_t tokens);

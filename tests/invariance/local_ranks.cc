@@ -6,6 +6,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -50,6 +51,8 @@ class LocalRank : public Communicator {
 
   void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) override {
     const auto count = static_cast<int>(bytes.size());
+    Count(std::accumulate(bytes.begin(), bytes.end(), int64_t{0}) -
+          bytes[static_cast<size_t>(rank_ - first)]);
     for (int i = 0; i < count; ++i) {
       boxes_.Put(rank_, first + i, own, bytes[static_cast<size_t>(rank_ - first)]);
     }
@@ -60,12 +63,15 @@ class LocalRank : public Communicator {
     }
   }
   void Send(int to, const void* data, int64_t bytes) override {
+    Count(0);
     boxes_.Put(rank_, to, data, bytes);
   }
   void Receive(int from, void* data, int64_t bytes) override {
+    Count(bytes);
     boxes_.Take(from, rank_, data, bytes);
   }
   void Broadcast(int root, void* data, int64_t bytes) override {
+    Count(rank_ == root ? 0 : bytes);
     if (rank_ != root) return boxes_.Take(root, rank_, data, bytes);
     for (int to = 0; to < size_; ++to) {
       if (to != root) boxes_.Put(root, to, data, bytes);

@@ -1,5 +1,6 @@
 // The same bits on any number of ranks: tensors, logits and chosen tokens of every split of every
-// architecture, in one piece and in chunks, of one sequence and of several, against one rank.
+// architecture, in one piece and in chunks, of one sequence and of several, with exchanges that
+// overlap the computing and without, against one rank.
 // Ranks are threads of this process (local_ranks.h). Each test prints a row of the table in
 // docs/scaling.md.
 #include <fmt/format.h>
@@ -82,21 +83,30 @@ TEST_P(Ranks, SameBits) {
       const Way whole{BestIsa(), 2}, pieces{BestIsa(), 1, 4};
       const Outcome first = RunWay(subject, whole, prompt, kSteps, true);
       const Outcome second = RunWay(subject, pieces, prompt, kSteps, true);
-      const Outcome third = RunWay(subject, whole, prompt, kSteps, false);
-      const std::vector<Outcome> fourth = RunBatch(subject, whole, prompts, kSteps, true);
+      // Not recorded: pieces of three rows travel while others are computed.
+      const Way overlapped{BestIsa(), 2, 1 << 20, 3}, in_chunks{BestIsa(), 1, 7, 3};
+      const Outcome third = RunWay(subject, overlapped, prompt, kSteps, false);
+      const Outcome fourth = RunWay(subject, in_chunks, prompt, kSteps, false);
+      const std::vector<Outcome> fifth = RunBatch(subject, whole, prompts, kSteps, true);
+      const std::vector<Outcome> sixth = RunBatch(subject, overlapped, prompts, kSteps, false);
       const std::lock_guard lock(mutex);
       for (const Outcome* outcome : {&first, &second}) {
         EXPECT_EQ(outcome->greedy, recorded.greedy);
         compared += ExpectSameLogits(recorded.logits, outcome->logits, dtype);
         if (ranks.rank() == 0) compared += ExpectSameTensors(recorded, *outcome);
       }
-      EXPECT_EQ(third.greedy, recorded.greedy);
-      EXPECT_EQ(third.sampled, silent.sampled);
-      compared += ExpectSameLogits(silent.sampled_logits, third.sampled_logits, dtype);
+      for (const Outcome* outcome : {&third, &fourth}) {
+        EXPECT_EQ(outcome->greedy, recorded.greedy);
+        compared += ExpectSameLogits(recorded.logits, outcome->logits, dtype);
+        EXPECT_EQ(outcome->sampled, silent.sampled);
+        compared += ExpectSameLogits(silent.sampled_logits, outcome->sampled_logits, dtype);
+      }
       for (size_t i = 0; i < prompts.size(); ++i) {
-        EXPECT_EQ(fourth[i].greedy, batch[i].greedy);
-        compared += ExpectSameLogits(batch[i].logits, fourth[i].logits, dtype);
-        if (ranks.rank() == 0) compared += ExpectSameTensors(batch[i], fourth[i]);
+        for (const Outcome* outcome : {&fifth[i], &sixth[i]}) {
+          EXPECT_EQ(outcome->greedy, batch[i].greedy);
+          compared += ExpectSameLogits(batch[i].logits, outcome->logits, dtype);
+        }
+        if (ranks.rank() == 0) compared += ExpectSameTensors(batch[i], fifth[i]);
       }
     });
     EXPECT_GT(compared, 10000);
@@ -128,6 +138,38 @@ TEST(RanksControl, AWrongShareIsSeen) {
     if (ranks.rank() == 0) logits = outcome.logits;
   });
   EXPECT_NE(logits, right.logits);
+}
+
+// What is exchanged for a prompt, as docs/scaling.md has it: behind the last attention only the
+// last row travels; pieces change the number of exchanges and not the bytes.
+TEST(RanksTraffic, IsThatOfTheFormula) {
+  const CheckpointSpec& spec = kModels[0].spec;
+  const Opened opened(spec);
+  const ModelConfig& c = opened.graph.config;
+  const std::vector<int64_t> prompt = Prompt(kTokens, spec.vocab_size);
+  const int64_t layers = c.num_hidden_layers, heads = c.num_attention_heads * c.head_dim;
+  for (const int64_t exchange_rows : {128, 3}) {
+    RunLocalRanks(2, [&](Communicator& ranks) {
+      RuntimeOptions options{DType::kF32};
+      options.ranks = &ranks;
+      options.parallel = {2, 1};
+      options.exchange_rows = exchange_rows;
+      Runtime runtime(opened.graph, opened.checkpoint, options);
+      Sequence sequence = runtime.NewSequence();
+      runtime.Forward(sequence, prompt);
+      // Rank 1 has the smaller half of what is odd; rank 0 receives that.
+      const auto from_other = [&](int64_t size) {
+        return ranks.rank() == 0 ? size / 2 : size - size / 2;
+      };
+      const int64_t rows = kTokens * (layers - 1) + 1;
+      const int64_t pieces = exchange_rows == 3 ? (kTokens + 2) / 3 : 1;
+      EXPECT_EQ(ranks.traffic().exchanges, 4 * (layers - 1) * pieces + 4 + 1);
+      EXPECT_EQ(ranks.traffic().received,
+                4 * (rows * (from_other(heads) + 2 * from_other(c.hidden_size) +
+                             from_other(c.intermediate_size)) +
+                     from_other(c.vocab_size)));
+    });
+  }
 }
 
 TEST(RanksErrors, PlansThatDoNotFit) {

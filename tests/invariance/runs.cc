@@ -24,9 +24,13 @@ const TensorView* ReadPrompt(Runtime& runtime, Sequence& sequence, const Way& wa
   const TensorView* logits = nullptr;
   const auto total = static_cast<int64_t>(prompt.size());
   for (int64_t at = 0; at < total; at += way.chunk) {
-    const auto count = static_cast<size_t>(std::min(way.chunk, total - at));
-    logits = &runtime.Forward(sequence, std::span(prompt).subspan(static_cast<size_t>(at), count),
-                              recorder);
+    const auto ids = std::span(prompt).subspan(
+        static_cast<size_t>(at), static_cast<size_t>(std::min(way.chunk, total - at)));
+    if (recorder == nullptr && at + way.chunk < total) {
+      runtime.Read(sequence, ids);
+    } else {
+      logits = &runtime.Forward(sequence, ids, recorder);
+    }
   }
   return logits;
 }
@@ -67,6 +71,7 @@ RuntimeOptions OptionsOf(const Subject& subject, const Way& way) {
   RuntimeOptions options{subject.dtype, way.isa, way.threads, subject.replay};
   options.ranks = subject.ranks;
   options.parallel = subject.parallel;
+  options.exchange_rows = way.exchange_rows;
   return options;
 }
 

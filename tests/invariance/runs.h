@@ -27,7 +27,8 @@ class MemoryRecorder : public Recorder {
 struct Way {
   Isa isa = Isa::kPortable;
   int threads = 1;
-  int64_t chunk = 1 << 20;  // tokens of the prompt at once
+  int64_t chunk = 1 << 20;      // tokens of the prompt at once
+  int64_t exchange_rows = 128;  // RuntimeOptions
 };
 
 struct Outcome {
