@@ -1,30 +1,49 @@
 #include "samebits/engine/kv_cache.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
 
+#include "samebits/base/error.h"
+
 namespace samebits {
 
-void KvCache::Grow(int64_t rows) {
-  const int64_t capacity = std::max({rows, 2 * capacity_, int64_t{64}});
-  for (std::vector<std::byte>* memory : {&keys_, &values_}) {
-    std::vector<std::byte> larger(static_cast<size_t>(kv_heads_ * capacity * row_bytes_));
-    for (int64_t head = 0; head < kv_heads_ && length_ > 0; ++head) {
-      std::memcpy(larger.data() + head * capacity * row_bytes_,
-                  memory->data() + head * capacity_ * row_bytes_,
-                  static_cast<size_t>(length_ * row_bytes_));
-    }
-    memory->swap(larger);
+void KvCache::Unmap::operator()(std::byte* pages) const { munmap(pages, size); }
+
+KvCache::KvCache(const KvCache& other, int64_t capacity)
+    : kv_heads_(other.kv_heads_),
+      row_bytes_(other.row_bytes_),
+      head_dim_(other.head_dim_),
+      capacity_(capacity),
+      length_(other.length_) {
+  if (capacity_ == 0) return;
+  keys_ = Copied(other.keys_, other.capacity_);
+  values_ = Copied(other.values_, other.capacity_);
+}
+
+KvCache::Pages KvCache::Copied(const Pages& other, int64_t other_capacity) const {
+  const auto size = static_cast<size_t>(kv_heads_ * capacity_ * row_bytes_);
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) Fail(ErrorCode::kIo, "out of memory: {} bytes", size);
+  Pages pages(static_cast<std::byte*>(memory), Unmap{size});
+  for (int64_t head = 0; head < kv_heads_ && length_ > 0; ++head) {
+    std::memcpy(pages.get() + head * capacity_ * row_bytes_,
+                other.get() + head * other_capacity * row_bytes_,
+                static_cast<size_t>(length_ * row_bytes_));
   }
-  capacity_ = capacity;
+  return pages;
 }
 
 void KvCache::Append(const void* k, const void* v, int64_t rows) {
-  if (length_ + rows > capacity_) Grow(length_ + rows);
-  const auto copy = [&](const void* source, std::vector<std::byte>& memory) {
+  if (length_ + rows > capacity_) {
+    *this = KvCache(*this, std::max({length_ + rows, 2 * capacity_, int64_t{64}}));
+  }
+  const auto copy = [&](const void* source, const Pages& pages) {
     for (int64_t t = 0; t < rows; ++t) {
       for (int64_t head = 0; head < kv_heads_; ++head) {
-        std::memcpy(memory.data() + (head * capacity_ + length_ + t) * row_bytes_,
+        std::memcpy(pages.get() + (head * capacity_ + length_ + t) * row_bytes_,
                     static_cast<const std::byte*>(source) + (t * kv_heads_ + head) * row_bytes_,
                     static_cast<size_t>(row_bytes_));
       }

@@ -2,9 +2,12 @@
 #include "samebits/engine/kv_cache.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
+#include <vector>
 
 namespace samebits {
 namespace {
@@ -91,6 +94,42 @@ TEST_P(KvCacheTest, GrowthIsRare) {
     stride = cache.head_stride();
   }
   EXPECT_EQ(grown, 7);  // 64, 128, ..., 4096
+}
+
+TEST_P(KvCacheTest, ACopyGoesItsOwnWay) {
+  KvCache cache(GetParam(), kHeads, kHeadDim);
+  Append(cache, 70);
+  const KvCache copy = cache;
+  cache.Truncate(10);
+  keys_.resize(static_cast<size_t>(10 * kHeads * row_bytes_));
+  values_.resize(keys_.size());
+  Append(cache, 30);
+  Check(cache);
+  EXPECT_EQ(copy.length(), 70);
+  EXPECT_EQ(copy.head_stride(), cache.head_stride());
+  const auto row = static_cast<size_t>(row_bytes_);
+  EXPECT_EQ(std::memcmp(copy.keys(), cache.keys(), 10 * row), 0);
+  const auto behind = [&](const KvCache& of) {
+    return static_cast<const std::byte*>(of.keys()) + 10 * row;
+  };
+  EXPECT_NE(std::memcmp(behind(copy), behind(cache), row), 0);
+}
+
+// What is set aside beyond the rows costs no memory.
+TEST(KvCacheMemory, ComesWithTheRows) {
+  constexpr int64_t kRows = 20000, kBigHeads = 4, kBigDim = 128;
+  KvCache cache(DType::kF32, kBigHeads, kBigDim);
+  const std::vector<float> rows(kRows * kBigHeads * kBigDim, 1);
+  cache.Append(rows.data(), rows.data(), kRows);
+  cache.Append(rows.data(), rows.data(), 1);
+  EXPECT_EQ(cache.head_stride(), 2 * kRows * kBigDim);
+  const size_t bytes = kBigHeads * 2 * kRows * kBigDim * sizeof(float);
+  std::vector<unsigned char> pages((bytes + 4095) / 4096);
+  ASSERT_EQ(mincore(const_cast<void*>(cache.keys()), bytes, pages.data()), 0);
+  const auto resident =
+      std::count_if(pages.begin(), pages.end(), [](unsigned char p) { return (p & 1) != 0; });
+  EXPECT_GE(resident, static_cast<int64_t>(pages.size()) / 2);
+  EXPECT_LE(resident, static_cast<int64_t>(pages.size()) * 5 / 8);  // large pages: 2 MiB each
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, KvCacheTest,

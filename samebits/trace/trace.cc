@@ -178,6 +178,8 @@ const TensorView* Trace::Find(std::string_view name) const { return file_.Find(n
 struct TraceWriter::Impl {
   std::string path, temporary;
   int fd = -1;
+  bool named =
+      true;  // the temporary file; one without a name goes with the process, however it ends
   int64_t data_begin = 0;
   std::map<std::string, std::pair<int64_t, int64_t>, std::less<>> places;  // begin, bytes
 
@@ -187,7 +189,34 @@ struct TraceWriter::Impl {
   ~Impl() {  // also when the constructor of TraceWriter throws
     if (fd < 0) return;
     close(fd);
+    if (named) unlink(temporary.c_str());
+  }
+
+  void Open() {
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    constexpr int kFlags = O_WRONLY | O_CLOEXEC;
+    if (access("/proc/self/fd", X_OK) == 0) fd = open(folder.c_str(), O_TMPFILE | kFlags, 0666);
+    named = fd < 0;
+    if (named) fd = open(temporary.c_str(), O_CREAT | O_TRUNC | kFlags, 0666);
+    if (fd < 0) {
+      Fail(ErrorCode::kIo, "{}: can not be created: {}", temporary, std::strerror(errno));
+    }
+  }
+
+  // False, with errno: the file could not get its name.
+  bool Publish() {
+    if (!named) {
+      const std::string own = fmt::format("/proc/self/fd/{}", fd);
+      named = linkat(AT_FDCWD, own.c_str(), AT_FDCWD, temporary.c_str(), AT_SYMLINK_FOLLOW) == 0;
+      if (!named) return false;
+    }
+    const int closing = std::exchange(fd, -1);
+    if (close(closing) == 0 && rename(temporary.c_str(), path.c_str()) == 0) return true;
+    const int error = errno;
     unlink(temporary.c_str());
+    errno = error;
+    return false;
   }
 
   void WriteAt(int64_t offset, const void* data, int64_t bytes) {
@@ -230,10 +259,7 @@ TraceWriter::TraceWriter(const std::string& path,
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
   impl_->data_begin = 8 + static_cast<int64_t>(text.size());
-  impl_->fd = open(impl_->temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (impl_->fd < 0) {
-    Fail(ErrorCode::kIo, "{}: can not be created: {}", impl_->temporary, std::strerror(errno));
-  }
+  impl_->Open();
   if (ftruncate(impl_->fd, impl_->data_begin + at) != 0) {
     Fail(ErrorCode::kIo, "{}: no room for {} bytes: {}", impl_->temporary, impl_->data_begin + at,
          std::strerror(errno));
@@ -256,13 +282,8 @@ void TraceWriter::Write(std::string_view name, int64_t offset, const void* data,
 }
 
 void TraceWriter::Finish() {
-  const int fd = impl_->fd;
-  impl_->fd = -1;
-  const bool closed = close(fd) == 0;
-  if (!closed || rename(impl_->temporary.c_str(), impl_->path.c_str()) != 0) {
-    const int error = errno;
-    unlink(impl_->temporary.c_str());
-    Fail(ErrorCode::kIo, "{}: can not be written: {}", impl_->path, std::strerror(error));
+  if (!impl_->Publish()) {
+    Fail(ErrorCode::kIo, "{}: can not be written: {}", impl_->path, std::strerror(errno));
   }
 }
 

@@ -160,5 +160,53 @@ fault KILL 1 "died: its connection is closed"
 fault KILL 0 "died: its connection is closed"
 fault STOP 2 "has stalled: no sign of life for 6 s"
 
+# Nor does a trace leave anything behind: KILL of the rank that writes it, in the middle.
+mkdir "$work/traces"
+ids=$(seq -s, 1 200)
+"${ranks[@]}" -n 2 "$samebits" trace models/nano --ids "$ids" --chunk 1 \
+  -o "$work/traces/many.safetensors" > /dev/null 2> "$work/errors" &
+job=$!
+writer=
+for _ in $(seq 300); do  # until the file is there, which has no name yet
+  for process in /proc/[0-9]*; do
+    find "$process/fd" -lname "$work/traces/*" 2> /dev/null | grep -q . && writer=${process#/proc/}
+  done
+  [[ -n $writer ]] && break
+  sleep 0.01
+done
+kill -KILL "$writer"
+wait "$job"
+says "KILL in a trace" "$work/errors" "samebits: rank 0 of 2 ("
+is "what a trace leaves behind" "" "$(ls "$work/traces")"
+
+# What is exchanged, counted by bench, against docs/scaling.md.
+"${ranks[@]}" -n 2 "$samebits" bench models/nano --rounds 1 --max-tokens 4 --batch 1,3 --json \
+  --exchange-delay 0.05 > "$work/bench.json" 2> "$work/errors" || cat "$work/errors"
+checks=$((checks + 1))
+python3 - "$work/bench.json" << 'EOF' || fail "bench: what is exchanged"
+import json
+import sys
+
+with open("models/nano/config.json") as file:
+    c = json.load(file)
+with open(sys.argv[1]) as file:
+    result = json.load(file)
+layers = c["num_hidden_layers"]
+size = {"float32": 4}.get(result["dtype"], 2)
+layer = 3 * c["hidden_size"] + c["intermediate_size"]
+assert result["ranks"] == {"tp": 2, "pp": 1, "exchange_delay_ms": 0.05}, result["ranks"]
+decoded = [run for run in result["runs"] if run["kind"] == "decode"]
+assert [run["batch"] for run in decoded] == [1, 3]
+for run in decoded:
+    tokens = run["tokens"] * run["batch"]
+    assert run["exchanged"] == {
+        "exchanges": (4 * layers + 1) * run["tokens"],
+        "received_bytes": tokens * size * (layers * layer + c["vocab_size"]) // 2,
+        "layer_exchanges": 4 * run["tokens"],
+        "layer_received_bytes": tokens * size * layer // 2,
+    }, run["exchanged"]
+    assert run["seconds"] > run["exchanged"]["exchanges"] * 0.05e-3
+EOF
+
 echo "$checks checks, $failures failed"
 [[ $checks -ge 40 && $failures -eq 0 ]]
