@@ -101,12 +101,11 @@ void NarrowHypotheses(const Replay& base, const ReplaySource& source, Hypotheses
     case OpKind::kAdd:
       cause = "residual-low-precision";
       break;
-    case OpKind::kEmbedding:
-      return;  // its weights are what is narrow
-    case OpKind::kGather:
+    case OpKind::kEmbedding:  // its weights are what is narrow
+    case OpKind::kGather:     // not in a whole graph, nor are these
     case OpKind::kSend:
     case OpKind::kReceive:
-      return;  // not in a whole graph
+      return;
   }
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     Replay r = base;

@@ -94,30 +94,30 @@ struct PackedLinear {
   };
 
   // One part of the lanes of a tile over the steps of a block; `sums`: [row][out][lane]. At the
-  // end of whole sums (totals not null): totals[row * pitch + out].
-  template <bool pairs, bool fetch, typename Lanes = V>
+  // end of whole sums (totals not null): totals[row * pitch + out]. `first`: of new sums.
+  template <bool pairs, bool fetch, bool first, typename Lanes = V>
   static __attribute__((noinline)) void RunPart(const float* x, const float* w, int64_t steps,
-                                                bool first, float* sums, float* totals,
-                                                int64_t pitch, Lines lines) {
+                                                float* sums, float* totals, int64_t pitch,
+                                                Lines lines) {
     typename V::Register acc[kRows][kOuts];
-    for (int r = 0; r < kRows; ++r) {
-      for (int o = 0; o < kOuts; ++o) {
-        acc[r][o] = first ? V::ZeroRegister() : V::LoadRegister(sums + (r * kOuts + o) * kLanes);
-      }
-    }
+    Unroll<kTile>([&](auto i) __attribute__((always_inline)) {
+      acc[i / kOuts][i % kOuts] = first ? V::ZeroRegister() : V::LoadRegister(sums + i * kLanes);
+    });
     // The rows of x that come next on their way into the first cache: some tens of cycles.
     constexpr int kAhead = 2;
     const auto step = [&](const float* xs, const float* ws) __attribute__((always_inline)) {
       if constexpr (fetch) __builtin_prefetch(lines.base + *lines.offsets++, 0, 2);
       typename V::Register held[kOuts];
-      for (int o = 0; o < kOuts; ++o) held[o] = V::LoadRegister(ws + o * kLanes);
-      for (int r = 0; r < kRows; ++r) {
+      Unroll<kOuts>([&](auto o) __attribute__((always_inline)) {
+        held[o] = V::LoadRegister(ws + o * kLanes);
+      });
+      Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
         if (r * kLanes % 16 == 0) __builtin_prefetch(xs + (kAhead * kRows + r) * kLanes);
         const typename V::Register passing = V::LoadRegister(xs + r * kLanes);
-        for (int o = 0; o < kOuts; ++o) {
+        Unroll<kOuts>([&](auto o) __attribute__((always_inline)) {
           acc[r][o] = V::template Step<pairs>(acc[r][o], passing, held[o]);
-        }
-      }
+        });
+      });
     };
     constexpr int kUnroll = 4;
     for (; steps >= kUnroll;
@@ -128,11 +128,9 @@ struct PackedLinear {
     if constexpr (kParts == 1) {
       if (totals != nullptr) return Lanes::StoreTotals(acc, totals, pitch);
     }
-    for (int r = 0; r < kRows; ++r) {
-      for (int o = 0; o < kOuts; ++o) {
-        V::StoreRegister(sums + (r * kOuts + o) * kLanes, acc[r][o]);
-      }
-    }
+    Unroll<kTile>([&](auto i) __attribute__((always_inline)) {
+      V::StoreRegister(sums + i * kLanes, acc[i / kOuts][i % kOuts]);
+    });
   }
 
   // The trees of canonical.h for a tile whose lanes lie in several parts: likewise.
@@ -251,6 +249,9 @@ struct PackedLinear {
         const bool ends = p + 1 == panels;
         const int64_t next_k = !ends ? k : last ? 0 : k + block;
         const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
+        // The first tiles fetch the weights of the next panel, all the others nothing.
+        const auto fetching = first ? RunPart<pairs, true, true> : RunPart<pairs, true, false>;
+        const auto plain = first ? RunPart<pairs, false, true> : RunPart<pairs, false, false>;
         int64_t fetched = 0;
         // Sums that are complete at once need no place of their own.
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
@@ -259,14 +260,11 @@ struct PackedLinear {
           float* const tile = sums + q * kTileSize;
           float* const to = totals + q * kRows * piece;
           for (int64_t part = 0; part < kParts; ++part) {
-            // The first tiles fetch the weights of the next panel, all the others nothing.
             const bool fetches = fetched < lines;
-            (fetches ? RunPart<pairs, true>
-                     : RunPart<pairs, false>)(x + q * kQuadSize + part * (kQuadSize / kParts),
-                                              space.w + part * (kPanelSize / kParts), steps, first,
-                                              tile + part * (kTileSize / kParts),
-                                              last ? to : nullptr, piece,
-                                              {next, space.ahead + fetched});
+            (fetches ? fetching : plain)(x + q * kQuadSize + part * (kQuadSize / kParts),
+                                         space.w + part * (kPanelSize / kParts), steps,
+                                         tile + part * (kTileSize / kParts), last ? to : nullptr,
+                                         piece, {next, space.ahead + fetched});
             if (fetches) fetched += steps;
           }
           if (last && kParts > 1) ReduceTile(tile, to, piece);

@@ -35,14 +35,16 @@ inline __attribute__((always_inline)) void ScoreDots(const Query<dtype>* queries
                                                      const Element<dtype>* const (&keys)[nk],
                                                      int64_t d, float* sums) {
   typename V::F acc[nq * nk];
-  for (auto& v : acc) v = V::Zero();
+  Unroll<nq * nk>([&](auto i) __attribute__((always_inline)) { acc[i] = V::Zero(); });
   const auto step = [&](int64_t i, auto load) __attribute__((always_inline)) {
     decltype(load(keys[0])) xs[nq];
-    for (int q = 0; q < nq; ++q) xs[q] = load(queries[q].q + i);
-    for (int j = 0; j < nk; ++j) {
+    Unroll<nq>([&](auto q) __attribute__((always_inline)) { xs[q] = load(queries[q].q + i); });
+    Unroll<nk>([&](auto j) __attribute__((always_inline)) {
       const auto key = load(keys[j] + i);
-      for (int q = 0; q < nq; ++q) acc[q * nk + j] = V::MulAdd(acc[q * nk + j], xs[q], key);
-    }
+      Unroll<nq>([&](auto q) __attribute__((always_inline)) {
+        acc[q * nk + j] = V::MulAdd(acc[q * nk + j], xs[q], key);
+      });
+    });
   };
   constexpr int64_t kStep = dtype == DType::kBF16 ? 32 : 16;
   const int64_t whole = d / kStep * kStep;
@@ -160,11 +162,14 @@ void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, i
                int64_t to, int64_t column, int64_t width) {
   const Query<dtype>* queries = tile.queries + first;
   typename V::F acc[nq][chunks];
-  for (int q = 0; q < nq; ++q) {
-    for (int c = 0; c < chunks; ++c) {
-      acc[q][c] = V::template Load<DType::kF32>(queries[q].sums + column + c * 16);
-    }
-  }
+  const auto each = [](const auto& fn) __attribute__((always_inline)) {
+    Unroll<nq>([&](auto q) __attribute__((always_inline)) {
+      Unroll<chunks>([&](auto c) __attribute__((always_inline)) { fn(q, c); });
+    });
+  };
+  each([&](auto q, auto c) __attribute__((always_inline)) {
+    acc[q][c] = V::template Load<DType::kF32>(queries[q].sums + column + c * 16);
+  });
   const auto n = [width](int c) { return c + 1 == chunks ? width : int64_t{16}; };
   const int64_t stride = a.kv_row_stride;
   const Element<dtype>* v = tile.v + column;
@@ -175,14 +180,14 @@ void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, i
       const bool has_even = nq > 1 || j >= queries[0].begin;
       const bool has_odd = nq > 1 || j + 1 < queries[0].end;
       typename V::P values[chunks];
-      for (int c = 0; c < chunks; ++c) {
+      Unroll<chunks>([&](auto c) __attribute__((always_inline)) {
         values[c] = V::InterleavePairs(has_even ? even + c * 16 : nullptr,
                                        has_odd ? odd + c * 16 : nullptr, n(c));
-      }
-      for (int q = 0; q < nq; ++q) {
+      });
+      each([&](auto q, auto c) __attribute__((always_inline)) {
         const typename V::P pair = V::BroadcastPair(queries[q].probs + (j - tile.base));
-        for (int c = 0; c < chunks; ++c) acc[q][c] = V::MulAdd(acc[q][c], pair, values[c]);
-      }
+        acc[q][c] = V::MulAdd(acc[q][c], pair, values[c]);
+      });
     }
   } else {
     if constexpr (nq == 1) {
@@ -191,20 +196,18 @@ void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, i
     }
     for (int64_t j = from; j < to; ++j) {
       typename V::F values[chunks];
-      for (int c = 0; c < chunks; ++c) {
+      Unroll<chunks>([&](auto c) __attribute__((always_inline)) {
         values[c] = V::template Load<dtype>(v + j * stride + c * 16, n(c));
-      }
-      for (int q = 0; q < nq; ++q) {
+      });
+      each([&](auto q, auto c) __attribute__((always_inline)) {
         const typename V::F weight = V::Set(queries[q].probs[j - tile.base]);
-        for (int c = 0; c < chunks; ++c) acc[q][c] = V::Fma(weight, values[c], acc[q][c]);
-      }
+        acc[q][c] = V::Fma(weight, values[c], acc[q][c]);
+      });
     }
   }
-  for (int q = 0; q < nq; ++q) {
-    for (int c = 0; c < chunks; ++c) {
-      V::template Store<DType::kF32>(queries[q].sums + column + c * 16, acc[q][c], 16);
-    }
-  }
+  each([&](auto q, auto c) __attribute__((always_inline)) {
+    V::template Store<DType::kF32>(queries[q].sums + column + c * 16, acc[q][c], 16);
+  });
 }
 
 // All queries from `first` on, nq at a time.

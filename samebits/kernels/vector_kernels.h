@@ -45,6 +45,16 @@ void WithDType(DType dtype, Fn&& fn) {
   }
 }
 
+// fn(0), ..., fn(count - 1), with constants: arrays of registers that plain loops fill or empty
+// pass through memory (g++ 12), a twentieth to a tenth of a kernel's time.
+template <int count, typename Fn>
+inline __attribute__((always_inline)) void Unroll(const Fn& fn) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (fn(std::integral_constant<int, i>()), ...);
+  }
+  (std::make_integer_sequence<int, count>());
+}
+
 template <DType from, DType to>
 void Convert(const void* source, void* target, int64_t n) {
   const auto* s = static_cast<const Element<from>*>(source);
