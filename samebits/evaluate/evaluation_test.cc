@@ -6,6 +6,8 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <filesystem>
+#include <functional>
 #include <optional>
 #include <set>
 
@@ -174,6 +176,41 @@ TEST(Evaluation, RefusesBrokenLines) {
   Json other = good;
   other["prompt_digest"] = "sha256:0";
   EXPECT_THAT(refused(ErrorCode::kUsage, {other}), HasSubstr("made with another prompt"));
+}
+
+// The files of the fuzz target's corpus that `judge` throws an Error on are those named bad_*.
+void JudgeCorpus(const std::string& target, int at_least,
+                 const std::function<void(const std::string& bytes)>& judge) {
+  int files = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(SAMEBITS_SOURCE_DIR "/tests/corpus/" + target)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("ok_") && !name.starts_with("bad_")) continue;
+    ++files;
+    bool fine = true;
+    try {
+      judge(ReadBytes(entry.path()));
+    } catch (const Error& error) {
+      fine = false;
+      EXPECT_THAT(error.what(), testing::StartsWith("input")) << name;
+    }
+    EXPECT_EQ(fine, name.starts_with("ok_")) << name;
+  }
+  EXPECT_GE(files, at_least);
+}
+
+TEST(Corpus, ItemsAreJudgedAsTheirNamesSay) {
+  JudgeCorpus("items", 25, [](const std::string& bytes) {
+    for (const TaskItem& item : ParseItems(bytes, "input")) CheckTarget(item, "input");
+  });
+}
+
+TEST(Corpus, ResultFilesAreJudgedAsTheirNamesSay) {
+  JudgeCorpus("result_file", 25, [](const std::string& bytes) {
+    const Json run = {{"format", "samebits-eval-1"}, {"seed", 0}};
+    Evaluation evaluation({{{"a", "#### 1"}, {"b", "#### 2"}}, {{1}, {2, 3}}, 2, 0});
+    evaluation.Restore(ParseResults(bytes, "input", run).lines, "input");
+  });
 }
 
 class ResultFiles : public testing::Test {

@@ -153,6 +153,13 @@ refused "needs at least 2" "$model" "$work/empty.jsonl" --perplexity
 printf '{"question": "%s", "answer": "#### 2"}\n' "$(head -c 3000 /dev/zero | tr '\0' 'x')" > "$work/long.jsonl"
 refused "long.jsonl:1: " "$model" "$work/long.jsonl"
 
+for file in "$2"/tests/corpus/items/bad_*; do refused "$file:" "$model" "$file" --max-tokens 1; done
+for file in "$2"/tests/corpus/items/ok_*; do
+  code=0
+  "$samebits" eval "$model" "$file" --max-tokens 1 > "$work/out" 2>&1 || code=$?
+  same "exit code of $file" 0 "$code"
+done
+
 # Told, not refused: questions that repeat, or whose answers are shown. CRLF and a byte order mark
 # are as nothing.
 { printf '\xef\xbb\xbf'; sed 's/$/\r/' "$work/three.jsonl"; head -1 "$work/three.jsonl"; } > "$work/twice.jsonl"
