@@ -2,7 +2,8 @@
 
     python tools/make_questions.py questions.jsonl [--count 80] [--seed 0]
 
-Small sums, counting, ordering and short word problems. The same seed gives the same file.
+Small sums, counting, ordering and short word problems, eight kinds in turns, no question twice. The
+same seed gives the same file, and a smaller count its beginning.
 """
 
 from __future__ import annotations
@@ -42,21 +43,31 @@ def question(kind: int, draw: random.Random) -> tuple[str, str]:
     return f"Which number comes after {c}?", f"{c} + 1 = {c + 1} #### {c + 1}"
 
 
+def questions(count: int, seed: int) -> dict[str, str]:
+    """Questions with their answers, as many as there are when there are fewer than `count`."""
+    draw = random.Random(seed)
+    seen: dict[str, str] = {}
+    for i in range(100 * count):
+        text, answer = question(i % 8, draw)
+        seen.setdefault(text, answer)
+        if len(seen) == count:
+            break
+    return seen
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--count", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    draw = random.Random(args.seed)
-    seen: dict[str, str] = {}
-    for i in range(100 * args.count):
-        text, answer = question(i % 8, draw)
-        seen.setdefault(text, answer)
-        if len(seen) == args.count:
-            break
+    found = questions(args.count, args.seed)
+    if args.count < 1 or len(found) < args.count:
+        parser.error(
+            f"--count {args.count}: expected at least 1, and there are {len(found)} questions"
+        )
     with args.output.open("w") as file:
-        for text, answer in seen.items():
+        for text, answer in found.items():
             file.write(json.dumps({"question": text, "answer": answer}) + "\n")
 
 

@@ -63,6 +63,10 @@ Questions ReadQuestions(const EvalOptions& options) {
   if (options.limit > 0 && static_cast<size_t>(options.limit) < questions.items.size()) {
     questions.items.resize(static_cast<size_t>(options.limit));
   }
+  for (const TaskItem& item : questions.items) CheckTarget(item, options.file);
+  for (const std::string& note : NotesOn(questions.items, questions.examples, options.file)) {
+    fmt::print(stderr, "samebits: {}\n", note);
+  }
   return questions;
 }
 
@@ -77,17 +81,17 @@ std::vector<std::vector<int64_t>> MakePrompts(const Questions& questions,
   }
   std::vector<std::vector<int64_t>> prompts;
   for (const TaskItem& item : questions.items) {
-    if (chat_template) {
-      Chat chat;
-      chat.messages = FewShotMessages(questions.examples, item.question);
-      prompts.push_back(tokenizer.Encode(chat_template->Render(chat), false));
-    } else {
-      prompts.push_back(tokenizer.Encode(FewShotText(questions.examples, item.question)));
-    }
     try {
+      if (chat_template) {
+        Chat chat;
+        chat.messages = FewShotMessages(questions.examples, item.question);
+        prompts.push_back(tokenizer.Encode(chat_template->Render(chat), false));
+      } else {
+        prompts.push_back(tokenizer.Encode(FewShotText(questions.examples, item.question)));
+      }
       CheckIds(prompts.back(), config);
     } catch (const Error& error) {
-      Fail(error.code(), "{}: item {}: {}", options.file, prompts.size() - 1, error.what());
+      Fail(error.code(), "{}:{}: {}", options.file, item.line, error.what());
     }
   }
   return prompts;
@@ -218,14 +222,13 @@ int EvaluateTask(const EvalOptions& options) {
                          MakePrompts(questions, options, folder, config, tokenizer),
                          options.samples, options.sampling.seed});
   const Json run = DescribeRun(options, checkpoint, questions, how, batch.generation);
-  std::optional<ResultWriter> writer;
+  std::optional<ResultFile> file;  // of rank 0
   JoinRanks(options.model, checkpoint, run.dump() + fmt::format(" {}", batch.batch), how);
   if (!options.output.empty()) {
-    ResultFile found;
-    if (IsRootRank()) found = ReadResults(options.output, run);
-    found.lines = Json::parse(FromRoot(Json(found.lines).dump())).get<std::vector<Json>>();
-    evaluation.Restore(found.lines, options.output);
-    if (IsRootRank()) writer.emplace(options.output, run, found);
+    if (IsRootRank()) file.emplace(options.output, run);
+    const std::string lines = FromRoot(Json(file ? file->lines() : std::vector<Json>()).dump());
+    evaluation.Restore(Json::parse(lines).get<std::vector<Json>>(), options.output);
+    if (file) file->Begin();
   }
   Runtime runtime(graph, checkpoint, how);
   ProgressLine progress;
@@ -238,7 +241,7 @@ int EvaluateTask(const EvalOptions& options) {
   BatchEvents events;
   events.done = [&](size_t n, const Generation& answer) {
     const std::optional<Json> line = evaluation.Add(n, answer);
-    if (line && writer) writer->Append(*line);
+    if (line && file) file->Append(*line);
     if (line) ShowProgress(evaluation.score(), seconds(), progress);
   };
   events.interrupted = &interrupted;
@@ -249,11 +252,13 @@ int EvaluateTask(const EvalOptions& options) {
     finished = GenerateBatch(runtime, evaluation.Waiting(), &tokenizer, batch, events);
   }
   progress.Clear();
+  if (file) file->Finish();
   const Evaluation::Score& score = evaluation.score();
   if (!finished) {
     Fail(ErrorCode::kUsage, "interrupted: {} of {} items are done; {}", score.done, score.items,
-         writer ? "the same command goes on from " + options.output
-                : std::string("nothing was kept: with -o FILE the same command can go on"));
+         !options.output.empty()
+             ? "the same command goes on from " + options.output
+             : std::string("nothing was kept: with -o FILE the same command can go on"));
   }
   PrintSummary(score, options, run, batch.batch, seconds());
   return 0;
@@ -275,6 +280,9 @@ void RegisterEval(CLI::App& app, int& exit_code) {
   CLI::Option* output = command->add_option(
       "-o,--output", options->output,
       "JSON lines, one an item; what stands there of the same run is not done again");
+  output->check([](const std::string& path) {
+    return path.empty() ? "expected the name of a file, found nothing" : std::string();
+  });
   AddSamplingOptions(*command, options->sampling);
   command->get_option("--temperature")->description("0: greedy (default)");
   command->get_option("--max-tokens")

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -54,6 +55,8 @@ int Main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   samebits::InstallTruncationHandler();
+  // A file that grows beyond `ulimit -f` is an error of write() then, like a full disk.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     samebits::StartRanks();
     const bool here = samebits::IsRootRank() || RunsOnAllRanks(argc, argv);

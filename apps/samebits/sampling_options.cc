@@ -2,13 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <vector>
 
 #include "samebits/base/error.h"
 
 namespace samebits {
 namespace {
+
+template <typename T>
+void AddOnce(const T& value, std::vector<T>& values) {
+  if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(value);
+}
 
 void CheckNumber(const std::optional<double>& value, const char* option) {  // Range lets NaN pass
   if (value && std::isnan(*value)) Fail(ErrorCode::kUsage, "{}: not a number", option);
@@ -63,13 +70,13 @@ GenerationOptions ChosenGeneration(const SamplingArguments& arguments, const std
   sampling.seed = arguments.seed;
   options.max_tokens = arguments.max_tokens.value_or(defaults.max_tokens.value_or(512));
   options.max_length = config.context_length;
-  options.stop_ids = defaults.stop_ids;
+  for (const int64_t id : defaults.stop_ids) AddOnce(id, options.stop_ids);
   for (const std::string& text : arguments.stop) {
     const int64_t id = tokenizer == nullptr ? -1 : tokenizer->TokenToId(text);
     if (id >= 0 && tokenizer->IsSpecial(id)) {
-      options.stop_ids.push_back(id);
+      AddOnce(id, options.stop_ids);
     } else {
-      options.stop_texts.push_back(text);
+      AddOnce(text, options.stop_texts);
     }
   }
   if (tokenizer == nullptr && !arguments.stop.empty()) {

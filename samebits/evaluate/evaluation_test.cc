@@ -3,7 +3,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <optional>
 #include <set>
 
 #include "samebits/base/errors_testing.h"
@@ -23,12 +28,15 @@ TEST(Items, Lines) {
                  "x.jsonl");
   ASSERT_EQ(items.size(), 2U);
   EXPECT_EQ(items[0].question, "1 + 1?");
+  EXPECT_EQ(items[0].line, 1);
   EXPECT_EQ(items[1].answer, "#### -1,5");
+  EXPECT_EQ(items[1].line, 4);
+  EXPECT_EQ(ParseItems(std::string("\xef\xbb\xbf") + kGood, "x.jsonl").size(), 1U);
 }
 
 TEST(Items, Hostile) {
   const std::pair<const char*, const char*> cases[] = {
-      {"{", "x.jsonl:2: "},
+      {"{", "expected one JSON object a line"},
       {"[]", "expected an object with \"question\" and \"answer\", found []"},
       {"null", "found null"},
       {R"({"question": "q"})", "x.jsonl:2: 'answer'"},
@@ -51,6 +59,41 @@ TEST(Items, Hostile) {
     EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { ParseItems(text, "x.jsonl"); }),
                 HasSubstr("x.jsonl: no items"));
   }
+}
+
+TEST(Items, ALineHasALimit) {
+  const std::string rest = R"(", "answer": "#### 1"})", begin = R"({"question": ")";
+  const size_t most = size_t{4} << 20;
+  std::string line = begin + std::string(most - begin.size() - rest.size(), 'x') + rest;
+  EXPECT_EQ(ParseItems(line, "x.jsonl").size(), 1U);
+  line += ' ';
+  EXPECT_THAT(ErrorOf(ErrorCode::kBadInput, [&] { ParseItems(line, "x.jsonl"); }),
+              HasSubstr("x.jsonl:1: expected one question a line, found a line of 4194305 bytes"));
+}
+
+TEST(Items, ATargetThatNoAnswerCanReach) {
+  for (const char* right : {"42", "-1,234.5", "$5", "007", "5.", "12 #### -3", "1,000,000."}) {
+    CheckTarget({"q", std::string("#### ") + right, 3}, "x.jsonl");
+  }
+  for (const char* wrong : {"two", "2 apples", "42 ", "42\n", " 42", ",", ".", "1/2", "5%", "+5",
+                            "--5", "\u0664", "1e3", "####4", "4 ####5"}) {
+    const TaskItem item{"q", std::string("#### ") + wrong, 3};
+    const std::string error = ErrorOf(ErrorCode::kBadInput, [&] { CheckTarget(item, "x.jsonl"); });
+    EXPECT_THAT(error, HasSubstr("x.jsonl:3: 'answer': expected a number alone")) << wrong;
+  }
+}
+
+TEST(Items, Notes) {
+  const std::vector<TaskItem> items = {
+      {"a", "#### 1", 2}, {"b", "#### 1", 3}, {"a", "#### 2", 5}, {"a", "#### 1", 6}};
+  EXPECT_TRUE(NotesOn({items.data(), 2}, {{items[2]}}, "x").size() == 1);
+  EXPECT_THAT(NotesOn({items.data(), 2}, {}, "x"), testing::IsEmpty());
+  EXPECT_THAT(
+      NotesOn(items, {{items[1]}}, "x"),
+      testing::ElementsAre("x: 2 of 4 questions repeat another one (line 5 is line 2); each "
+                           "counts",
+                           "x: 1 of 4 questions are among the examples, with their answers "
+                           "(line 3)"));
 }
 
 TEST(Items, Prompts) {
@@ -135,12 +178,47 @@ TEST(Evaluation, RefusesBrokenLines) {
   EXPECT_THAT(refused(ErrorCode::kUsage, {other}), HasSubstr("made with another prompt"));
 }
 
+// The files of the fuzz target's corpus that `judge` throws an Error on are those named bad_*.
+void JudgeCorpus(const std::string& target, int at_least,
+                 const std::function<void(const std::string& bytes)>& judge) {
+  int files = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(SAMEBITS_SOURCE_DIR "/tests/corpus/" + target)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("ok_") && !name.starts_with("bad_")) continue;
+    ++files;
+    bool fine = true;
+    try {
+      judge(ReadBytes(entry.path()));
+    } catch (const Error& error) {
+      fine = false;
+      EXPECT_THAT(error.what(), testing::StartsWith("input")) << name;
+    }
+    EXPECT_EQ(fine, name.starts_with("ok_")) << name;
+  }
+  EXPECT_GE(files, at_least);
+}
+
+TEST(Corpus, ItemsAreJudgedAsTheirNamesSay) {
+  JudgeCorpus("items", 25, [](const std::string& bytes) {
+    for (const TaskItem& item : ParseItems(bytes, "input")) CheckTarget(item, "input");
+  });
+}
+
+TEST(Corpus, ResultFilesAreJudgedAsTheirNamesSay) {
+  JudgeCorpus("result_file", 25, [](const std::string& bytes) {
+    const Json run = {{"format", "samebits-eval-1"}, {"seed", 0}};
+    Evaluation evaluation({{{"a", "#### 1"}, {"b", "#### 2"}}, {{1}, {2, 3}}, 2, 0});
+    evaluation.Restore(ParseResults(bytes, "input", run).lines, "input");
+  });
+}
+
 class ResultFiles : public testing::Test {
  protected:
   std::string Path() const { return folder_ / "out.jsonl"; }
   std::string Refused(ErrorCode code, const std::string& bytes) {
     folder_.Write("out.jsonl", bytes);
-    std::string error = ErrorOf(code, [&] { ReadResults(Path(), run_); });
+    std::string error = ErrorOf(code, [&] { ResultFile(Path(), run_); });
     EXPECT_EQ(ReadBytes(Path()), bytes);
     return error;
   }
@@ -150,17 +228,61 @@ class ResultFiles : public testing::Test {
 };
 
 TEST_F(ResultFiles, ACutLineIsDroppedAndDoneAgain) {
-  { ResultWriter(Path(), run_, ReadResults(Path(), run_)).Append({{"item", 0}}); }
+  {
+    ResultFile file(Path(), run_);
+    file.Begin();
+    file.Append({{"item", 0}});
+    file.Finish();
+  }
   const std::string whole = ReadBytes(Path());
   EXPECT_EQ(whole, run_.dump() + "\n{\"item\":0}\n");
   for (size_t cut = 0; cut <= whole.size(); ++cut) {
     folder_.Write("out.jsonl", whole.substr(0, cut));
-    const ResultFile found = ReadResults(Path(), run_);
-    EXPECT_EQ(found.lines.size(), cut == whole.size() ? 1U : 0U) << cut;
-    ResultWriter writer(Path(), run_, found);
-    if (found.lines.empty()) writer.Append({{"item", 0}});
+    ResultFile file(Path(), run_);
+    EXPECT_EQ(file.lines().size(), cut == whole.size() ? 1U : 0U) << cut;
+    file.Begin();
+    if (file.lines().empty()) file.Append({{"item", 0}});
     EXPECT_EQ(ReadBytes(Path()), whole) << cut;
   }
+}
+
+TEST_F(ResultFiles, OfALineOnlyWhatIsNeededIsKept) {
+  const Json line = {{"item", 3},         {"prompt_digest", "d"},   {"samples", {1, 2, 3}},
+                     {"strict_right", 1}, {"flexible_right", true}, {"more", 1}};
+  const FoundResults found = ParseResults(run_.dump() + "\n" + line.dump() + "\n", "x", run_);
+  ASSERT_EQ(found.lines.size(), 1U);
+  EXPECT_EQ(
+      found.lines[0],
+      Json({{"item", 3}, {"prompt_digest", "d"}, {"strict_right", 1}, {"flexible_right", true}}));
+}
+
+TEST_F(ResultFiles, OnlyOneProcessWrites) {
+  std::optional<ResultFile> first(std::in_place, Path(), run_);
+  EXPECT_THAT(ErrorOf(ErrorCode::kUsage, [&] { ResultFile(Path(), run_); }),
+              HasSubstr("out.jsonl: expected a file that no other process writes"));
+  first->Begin();
+  first.reset();
+  EXPECT_TRUE(ResultFile(Path(), run_).lines().empty());
+}
+
+// A file that may not grow stands for a full disk: write() takes what fits, then fails.
+TEST_F(ResultFiles, AFullDiskKeepsWholeLines) {
+  ResultFile file(Path(), run_);
+  file.Begin();
+  file.Append({{"item", 0}});
+  const std::string before = ReadBytes(Path());
+  rlimit unlimited{};
+  getrlimit(RLIMIT_FSIZE, &unlimited);
+  const rlimit limit{before.size() + 5, unlimited.rlim_max};
+  std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &limit);
+  const std::string error = ErrorOf(ErrorCode::kIo, [&] { file.Append({{"item", 1}}); });
+  setrlimit(RLIMIT_FSIZE, &unlimited);
+  std::signal(SIGXFSZ, SIG_DFL);
+  EXPECT_THAT(error, HasSubstr("out.jsonl: can not be written: File too large; its lines are "));
+  EXPECT_EQ(ReadBytes(Path()), before);
+  file.Append({{"item", 1}});
+  EXPECT_EQ(ReadBytes(Path()), before + "{\"item\":1}\n");
 }
 
 TEST_F(ResultFiles, RefusesWhatIsNotOurs) {
@@ -169,6 +291,8 @@ TEST_F(ResultFiles, RefusesWhatIsNotOurs) {
   EXPECT_THAT(Refused(ErrorCode::kBadInput, "{\"a\": 1}\n"), HasSubstr("out.jsonl:1: expected"));
   EXPECT_THAT(Refused(ErrorCode::kBadInput, "{\"format\": \"f-2\"}\n"), HasSubstr("expected"));
   EXPECT_THAT(Refused(ErrorCode::kBadInput, run_.dump() + "\n{\n"), HasSubstr("out.jsonl:2: "));
+  EXPECT_THAT(Refused(ErrorCode::kBadInput, run_.dump() + "\n\n"),
+              HasSubstr("without the line its item is done again"));
   EXPECT_THAT(Refused(ErrorCode::kBadInput, run_.dump() + "\n5\n"),
               HasSubstr("out.jsonl:2: expected an object, found 5"));
   Json other = run_;
@@ -180,8 +304,12 @@ TEST_F(ResultFiles, RefusesWhatIsNotOurs) {
   EXPECT_THAT(Refused(ErrorCode::kUsage, other.dump() + "\n"), HasSubstr("\"shots\": null"));
   other.erase("shots");
   EXPECT_THAT(Refused(ErrorCode::kUsage, other.dump() + "\n"), HasSubstr("\"shots\": nothing"));
-  EXPECT_THAT(ErrorOf(ErrorCode::kIo, [&] { ReadResults(folder_.path(), run_); }),
-              HasSubstr("not a regular file"));
+  EXPECT_THAT(ErrorOf(ErrorCode::kIo, [&] { ResultFile(folder_.path(), run_); }),
+              HasSubstr("expected a regular file or a new name, found a folder; give another -o"));
+  EXPECT_THAT(ErrorOf(ErrorCode::kIo, [&] { ResultFile("/dev/full", run_); }),
+              HasSubstr("/dev/full: expected a regular file or a new name, found a device"));
+  EXPECT_THAT(ErrorOf(ErrorCode::kIo, [&] { ResultFile(folder_ / "no/x", run_); }),
+              HasSubstr("can not be opened for writing: No such file or directory"));
 }
 
 }  // namespace

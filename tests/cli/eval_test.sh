@@ -82,6 +82,51 @@ same "exit code when interrupted" 2 "$code"
 holds "interrupted" "the same command goes on from $work/interrupted.jsonl" "$(< "$work/err")"
 same "whole lines" "" "$(tail -c 1 "$work/interrupted.jsonl" | tr -d '\n')"
 
+# One process a file: while one writes, a second is refused and changes nothing; then it goes on.
+long=("$model" "$questions" --samples 1000 --temperature 1 --batch 4 -o "$work/interrupted.jsonl")
+"$samebits" eval "${long[@]}" > "$work/first.out" 2> "$work/first.err" &
+first=$!
+for _ in $(seq 300); do  # until it holds the lock: its process has the file open
+  find "/proc/$first/fd" -lname "$work/interrupted.jsonl" 2> "$work/none" | grep -q . && break
+  sleep 0.1
+done
+sleep 0.2
+refused "$work/interrupted.jsonl: expected a file that no other process writes" "${long[@]}" --limit 1
+same "the first goes on" "" "$(< "$work/first.err")"
+kill -INT "$first"
+wait "$first" || true
+holds "the first ends when asked" "the same command goes on from" "$(< "$work/first.err")"
+code=0
+timeout --preserve-status -s INT 1 "$samebits" eval "${long[@]}" > "$work/out" 2> "$work/err" || code=$?
+holds "after the first" "interrupted: " "$(< "$work/err")"
+
+# A disk that is full: a file that may not grow beyond 5 kB stands for it. Nothing is lost.
+"$samebits" eval "$model" "$questions" --chat --limit 20 -o "$work/all.jsonl" > "$work/out"
+code=0
+(ulimit -f 5 && exec "$samebits" eval "$model" "$questions" --chat --limit 20 -o "$work/full.jsonl") \
+  > "$work/out" 2> "$work/err" || code=$?
+same "exit code on a full disk" 2 "$code"
+holds "a full disk" "$work/full.jsonl: can not be written: File too large; its lines are whole" "$(< "$work/err")"
+same "whole lines on a full disk" "" "$(tail -c 1 "$work/full.jsonl" | tr -d '\n')"
+kept=$(grep -c '"item"' "$work/full.jsonl")
+same "some items were kept, not all" 1 $((kept > 2 && kept < 20))
+report=$("$samebits" eval "$model" "$questions" --chat --limit 20 -o "$work/full.jsonl" --json)
+holds "after a full disk" "\"restored\": $kept," "$report"
+same "after a full disk" "$(results "$work/all.jsonl")" "$(results "$work/full.jsonl")"
+code=0
+"$samebits" eval "$model" "$questions" --chat --limit 1 > /dev/full 2> "$work/err" || code=$?
+same "exit code when the summary can not be written" 2 "$code"
+holds "no summary" "standard output: can not be written" "$(< "$work/err")"
+refused "/dev/full: expected a regular file or a new name, found a device" "$model" "$questions" \
+  --chat -o /dev/full
+refused "$work: expected a regular file or a new name, found a folder" "$model" "$questions" -o "$work"
+refused "--output: expected the name of a file, found nothing" "$model" "$questions" -o ""
+
+# Each stop stands once, also when it is given twice and the checkpoint has it as well.
+"$samebits" eval "$model" "$questions" --chat --limit 1 --stop '<|im_end|>' --stop x --stop x \
+  -o "$work/stops.jsonl" > "$work/out"
+holds "stops" '"stop_ids":[495],"stop_texts":["x","Question:","</s>"],' "$(head -1 "$work/stops.jsonl")"
+
 # Refused.
 refused "\"max_tokens\": 256, this run has 5" "$model" "$questions" --chat --limit 12 \
   -o "$work/whole.jsonl" --max-tokens 5
@@ -92,13 +137,40 @@ refused "bad.jsonl:2: 'question'" "$model" "$work/bad.jsonl"
 refused "none.jsonl" "$model" "$work/none.jsonl"
 : > "$work/empty.jsonl"
 refused "no items" "$model" "$work/empty.jsonl"
+tr -d '\n' < "$questions" | head -c 5000000 > "$work/joined.jsonl"
+refused "joined.jsonl:1: not valid JSON" "$model" "$work/joined.jsonl"
+holds "joined lines" "expected one JSON object a line" "$(< "$work/err")"
+head -c 5000000 /dev/zero | tr '\0' '[' > "$work/line.jsonl"
+refused "line.jsonl:1: expected one question a line, found a line of 5000000 bytes" "$model" "$work/line.jsonl"
+printf '{"question": "1 + 1?", "answer": "#### two"}\n' > "$work/words.jsonl"
+refused 'words.jsonl:1: '"'answer'"': expected a number alone behind the last "#### "' "$model" "$work/words.jsonl"
+refused "$work: not a regular file" "$model" "$work/words.jsonl" --examples "$work" --shots 1
 head -3 "$questions" > "$work/three.jsonl"
 refused "--shots 3: $work/three.jsonl has 3 items" "$model" "$work/three.jsonl" --shots 3
 refused "--samples 2: greedy answers are all the same" "$model" "$questions" --samples 2
 refused "--perplexity" "$model" "$questions" --perplexity --chat
 refused "needs at least 2" "$model" "$work/empty.jsonl" --perplexity
 printf '{"question": "%s", "answer": "#### 2"}\n' "$(head -c 3000 /dev/zero | tr '\0' 'x')" > "$work/long.jsonl"
-refused "long.jsonl: item 0: " "$model" "$work/long.jsonl"
+refused "long.jsonl:1: " "$model" "$work/long.jsonl"
+
+for file in "$2"/tests/corpus/items/bad_*; do refused "$file:" "$model" "$file" --max-tokens 1; done
+for file in "$2"/tests/corpus/items/ok_*; do
+  code=0
+  "$samebits" eval "$model" "$file" --max-tokens 1 > "$work/out" 2>&1 || code=$?
+  same "exit code of $file" 0 "$code"
+done
+
+# Told, not refused: questions that repeat, or whose answers are shown. CRLF and a byte order mark
+# are as nothing.
+{ printf '\xef\xbb\xbf'; sed 's/$/\r/' "$work/three.jsonl"; head -1 "$work/three.jsonl"; } > "$work/twice.jsonl"
+"$samebits" eval "$model" "$work/twice.jsonl" --chat -o "$work/twice.out" > "$work/out" 2> "$work/err"
+holds "repeated" "twice.jsonl: 1 of 4 questions repeat another one (line 4 is line 1); each counts" "$(< "$work/err")"
+"$samebits" eval "$model" "$work/three.jsonl" --chat -o "$work/three.out" > "$work/out" 2> "$work/err"
+same "nothing to tell" "" "$(< "$work/err")"
+same "CRLF and a byte order mark" "$(tail -n +2 "$work/three.out" | results /dev/stdin)" \
+  "$(tail -n +2 "$work/twice.out" | grep -v '"item":3,' | results /dev/stdin)"
+"$samebits" eval "$model" "$work/three.jsonl" --examples "$work/three.jsonl" --shots 1 > "$work/out" 2> "$work/err"
+holds "shown" "three.jsonl: 1 of 3 questions are among the examples, with their answers (line 1)" "$(< "$work/err")"
 
 # Perplexity.
 printf 'There are 97 books in a box and 8 on the table.' > "$work/text"

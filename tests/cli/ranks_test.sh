@@ -62,6 +62,17 @@ done
   -o "$work/many.jsonl" > "$work/many.eval"
 same "eval" <(head -2 "$work/one.eval") <(head -2 "$work/many.eval")
 is "lines of eval" 21 "$(wc -l < "$work/many.jsonl")"
+# Rank 0 alone has the file of an evaluation: the others do not wait for its lock, and another
+# process that has it ends all of them.
+held=("${ranks[@]}" -n 2 "$samebits" eval models/nano models/nano/heldout.jsonl --chat --limit 3)
+flock "$work/held.jsonl" "${held[@]}" -o "$work/held.jsonl" > /dev/null 2> "$work/errors"
+is "a locked file: exit code" 2 $?
+says "a locked file" "$work/errors" "$work/held.jsonl: expected a file that no other process writes"
+"${held[@]}" -o "$work/held.jsonl" > /dev/null 2> "$work/errors"
+is "a file that is free again: exit code" 0 $?
+"${held[@]}" -o /dev/full > /dev/null 2> "$work/errors"
+is "a device for the output: exit code" 2 $?
+says "a device for the output" "$work/errors" "/dev/full: expected a regular file or a new name"
 head -5 README.md > "$work/text"
 "$samebits" trace models/nano --raw "$(< "$work/text")" --nodes lm_head -o "$work/logits.safetensors" \
   2> /dev/null

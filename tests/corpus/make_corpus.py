@@ -429,8 +429,95 @@ def trace_map() -> dict[str, bytes]:
     }
 
 
+def items() -> dict[str, bytes]:
+    good = '{"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2"}'
+
+    def item(**more: Any) -> bytes:
+        return json.dumps({"question": "q", "answer": "#### 1", **more}).encode()
+
+    return {
+        "ok_one": good.encode(),
+        "ok_crlf_and_blank_lines": f"{good}\r\n\n \t\r\n{good}".encode(),
+        "ok_byte_order_mark": b"\xef\xbb\xbf" + good.encode(),
+        "ok_other_keys": item(more=[1, {"a": None}]),
+        "ok_money": item(answer="$5 each, #### -$1,234.50."),
+        "ok_marks": item(answer="#### 1 ##### 2 #### 3"),
+        "ok_unicode": item(question="\u0663 + \u0664 \U0001f600?"),
+        "bad_nothing": b"",
+        "bad_blank": b"\n \n",
+        "bad_not_json": good.encode() + b"\n{",
+        "bad_several_lines": b'{\n"question": "q",\n"answer": "#### 1"\n}',
+        "bad_one_line": f"{good}{good}".encode(),
+        "bad_list": f"[{good}]".encode(),
+        "bad_nul": good.encode() + b"\0",
+        "bad_utf8": good.encode().replace(b"?", b"\xff"),
+        "bad_utf16": good.encode("utf-16"),
+        "bad_surrogate": b'{"question": "\\ud83d", "answer": "#### 1"}',
+        "bad_duplicate_key": b'{"question": "q", "question": "r", "answer": "#### 1"}',
+        "bad_deep_nesting": b'{"question": "q", "answer": "#### 1", "x": ' + b"[" * 5000,
+        "bad_question_number": item(question=5),
+        "bad_question_blank": item(question=" \n"),
+        "bad_answer_null": item(answer=None),
+        "bad_no_mark": item(answer="1"),
+        "bad_mark_without_space": item(answer="####1"),
+        "bad_nothing_behind_the_mark": item(answer="#### 1 #### "),
+        "bad_words": item(answer="#### two"),
+        "bad_unit": item(answer="#### 2 apples"),
+        "bad_space_behind": item(answer="#### 42 "),
+        "bad_unicode_digit": item(answer="#### \u0662"),
+    }
+
+
+def result_file() -> dict[str, bytes]:
+    run = {"format": "samebits-eval-1", "seed": 0}  # what result_file_fuzz.cc runs
+    digests = ["sha256:" + hashlib.sha256(ids).hexdigest() for ids in (b"1", b"2,3")]
+
+    def line(item: Any, /, **more: Any) -> dict[str, Any]:
+        digest = digests[1 if item == 1 else 0]
+        return {
+            "item": item, "prompt_digest": digest, "strict_right": True, "flexible_right": False,
+            "samples": [{"ids": [1, 2], "text": "#### 1"}], **more,
+        }  # fmt: skip
+
+    def lines(*objects: Any, first: Any = run) -> bytes:
+        return "".join(json.dumps(one) + "\n" for one in (first, *objects)).encode()
+
+    both = lines(line(1), line(0))
+    return {
+        "ok_new": b"",
+        "ok_run_alone": lines(),
+        "ok_both": both,
+        "ok_cut": both[:-9],
+        "ok_first_line_cut": json.dumps(run, separators=(",", ":")).encode()[:20],
+        "ok_of_more_items": lines(line(7), line(0)),
+        "ok_other_keys": lines(line(0, more=1)),
+        "ok_nul_behind": both + bytes(64),
+        "bad_another_run": lines(line(0), first={**run, "seed": 1}),
+        "bad_key_missing": lines(line(0), first={"format": "samebits-eval-1"}),
+        "bad_key_more": lines(line(0), first={**run, "shots": 5}),
+        "bad_format": lines(line(0), first={**run, "format": "samebits-eval-2"}),
+        "bad_first_line_list": lines(line(0), first=[run]),
+        "bad_text": b"a text of somebody else",
+        "bad_text_line": b"a text of somebody else\n",
+        "bad_nul": b"\0" + both,
+        "bad_blank_line": both + b"\n",
+        "bad_line_cut_inside": both[:-9] + b"\n" + both[-80:],
+        "bad_list": lines([line(0)]),
+        "bad_deep_nesting": lines() + b'{"item":' + b"[" * 5000 + b"\n",
+        "bad_duplicate_key": lines() + b'{"item":0,"item":1}\n',
+        "bad_twice": lines(line(0), line(0)),
+        "bad_item_negative": lines(line(-1)),
+        "bad_item_huge": lines(line(2**63)),
+        "bad_item_float": lines(line(0.5)),
+        "bad_digest": lines(line(0, prompt_digest=digests[1])),
+        "bad_digest_number": lines(line(0, prompt_digest=5)),
+        "bad_right_number": lines(line(0, strict_right=1)),
+        "bad_no_fields": lines({}),
+    }
+
+
 def main() -> None:
-    for target in (safetensors, config, trace, profile, npz, trace_map):
+    for target in (safetensors, config, trace, profile, npz, trace_map, items, result_file):
         folder = HERE / target.__name__
         folder.mkdir(exist_ok=True)
         for old in [*folder.glob("ok_*"), *folder.glob("bad_*")]:
