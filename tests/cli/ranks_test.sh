@@ -79,19 +79,29 @@ same "chat" <("$samebits" chat models/nano < "$work/turns") "$work/many.txt"
 same "a command of one rank" <("$samebits" inspect models/nano) "$work/many.txt"
 
 # Under a profile: torch's bits, by its orders for the whole shapes.
-golden=tests/golden/avx2
-for name in bfloat16-eager-threads1 bfloat16-eager-threads1-batch3 float32-eager-threads1; do
-  like=(trace models/nano --like "$golden/$name.safetensors"
-        --profile "$golden/${name/-eager/}.profile.json")
+compared=0
+for name in avx2/bfloat16-eager-threads1 avx2/bfloat16-eager-threads1-batch3 \
+    avx2/float32-eager-threads1 avx2/bfloat16-sdpa-threads1 avx2/float32-sdpa-threads1 \
+    amx/float16-sdpa-threads1 amx/bfloat16-sdpa-threads1-prompt70; do
+  reference=tests/golden/$name.safetensors
+  profile=tests/golden/${name/-eager/}
+  like=(trace models/nano --like "$reference" --profile "${profile/-sdpa/}.profile.json")
   "$samebits" "${like[@]}" -o "$work/one.safetensors" 2> "$work/errors" || cat "$work/errors"
-  for parallel in "3 tp=3" "2 pp=2" "4 tp=2,pp=2"; do
+  plans=("3 tp=3" "2 pp=2" "4 tp=2,pp=2")
+  [[ $name != *sdpa* ]] || plans+=("2 tp=2" "4 tp=4" "7 tp=7")
+  for parallel in "${plans[@]}"; do
     "${ranks[@]}" -n "${parallel% *}" "$samebits" "${like[@]}" --parallel "${parallel#* }" \
       -o "$work/many.safetensors" 2> "$work/errors" || cat "$work/errors"
     "$samebits" diff "$work/one.safetensors" "$work/many.safetensors" > "$work/diff"
     is "$name, $parallel: exit code of diff" 0 $?
+    values=$(sed -n 's/.* 0 of \([0-9]*\) values differ.*/\1/p' "$work/diff")
+    compared=$((compared + ${values:-0}))
     rm -f "$work/many.safetensors"
   done
 done
+echo "under a profile: $compared values compared"
+checks=$((checks + 1))
+[[ $compared -gt 1000000 ]] || fail "under a profile: only $compared values compared"
 
 # What is wrong everywhere is said once, without a rank.
 "${ranks[@]}" -n 3 "$samebits" run "$work/nowhere" x > /dev/null 2> "$work/errors"
