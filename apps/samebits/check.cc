@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -11,10 +12,14 @@
 #include "apps/samebits/check_log_probs.h"
 #include "apps/samebits/commands.h"
 #include "apps/samebits/map_options.h"
+#include "apps/samebits/model_options.h"
 #include "apps/samebits/profile_options.h"
 #include "apps/samebits/progress.h"
+#include "apps/samebits/ranks.h"
 #include "samebits/base/error.h"
 #include "samebits/checkpoint/checkpoint.h"
+#include "samebits/checkpoint/digest.h"
+#include "samebits/diagnose/shared_sums.h"
 #include "samebits/graph/graph.h"
 #include "samebits/kernels/thread_pool.h"
 #include "samebits/report/attribution_report.h"
@@ -71,12 +76,15 @@ void PrintUnmatched(const std::vector<Suggestion>& unmatched) {
   if (unmatched.size() > kShown) fmt::print("  ...\n");
 }
 
-int RunCheck(CheckArguments arguments) {
+int ThreadsOf(const CheckArguments& arguments) {
+  return arguments.threads > 0 ? arguments.threads : std::max(1, DefaultThreads() / LocalRanks());
+}
+
+int RunCheck(CheckArguments arguments, SharedSums* shared_sums) {
   // An output that can not be written is said before the work, not behind it.
   if (!arguments.report.empty()) CheckWritable(arguments.report);
   if (LooksLikeJson(arguments.trace)) {
-    const int threads = arguments.threads > 0 ? arguments.threads : DefaultThreads();
-    return CheckLogProbs(arguments.model, arguments.trace, threads, arguments.json);
+    return CheckLogProbs(arguments.model, arguments.trace, ThreadsOf(arguments), arguments.json);
   }
   const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
   const Graph graph = BuildGraph(checkpoint.config());
@@ -88,7 +96,8 @@ int RunCheck(CheckArguments arguments) {
   const std::vector<Suggestion> unmatched =
       FindUnmatched(arguments.trace, arguments.map, graph, trace);
   CheckOptions options;
-  options.threads = arguments.threads > 0 ? arguments.threads : DefaultThreads();
+  options.threads = ThreadsOf(arguments);
+  options.shared_sums = shared_sums;
   const auto& metadata = trace.info().metadata;
   if (const auto found = metadata.find("attention"); found != metadata.end()) {
     arguments.profile.attention = found->second;
@@ -143,6 +152,31 @@ int RunCheck(CheckArguments arguments) {
   }
 }
 
+// Under mpirun rank 0 checks, and the others compute their share of its sums. All end with its exit
+// code, or with its message.
+int RunOnRanks(const CheckArguments& arguments) {
+  Communicator* ranks = ProcessRanks();
+  if (ranks == nullptr) return RunCheck(arguments, nullptr);
+  const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
+  AgreeOn({{"program", ProgramDigest()}, {"checkpoint", CheckpointDigest(checkpoint)}});
+  SharedSums sums(*ranks, checkpoint);
+  std::string exit_code, message;
+  if (IsRootRank()) {
+    try {
+      exit_code = std::to_string(RunCheck(arguments, &sums));
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    sums.End();
+  } else {
+    ThreadPool pool(ThreadsOf(arguments));
+    sums.Serve(pool);
+  }
+  message = FromRoot(message);
+  if (!message.empty()) throw Error(ErrorCode::kBadInput, message);
+  return std::stoi(FromRoot(exit_code));
+}
+
 }  // namespace
 
 void RegisterCheck(CLI::App& app, int& exit_code) {
@@ -170,7 +204,7 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
   command->add_flag("--attribute", arguments->attribute,
                     "say how much of the logits' difference each operation is responsible for");
   AddProfileOptions(*command, arguments->profile);
-  command->callback([arguments, &exit_code] { exit_code = RunCheck(*arguments); });
+  command->callback([arguments, &exit_code] { exit_code = RunOnRanks(*arguments); });
 }
 
 }  // namespace samebits

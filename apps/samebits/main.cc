@@ -18,7 +18,8 @@ namespace {
 
 // Commands that share their work among ranks; of the others rank 0 alone runs.
 bool RunsOnAllRanks(int argc, char** argv) {
-  constexpr std::array<std::string_view, 5> kNames = {"run", "chat", "trace", "eval", "bench"};
+  constexpr std::array<std::string_view, 6> kNames = {"run",  "chat",  "trace",
+                                                      "eval", "check", "bench"};
   return argc > 1 && std::find(kNames.begin(), kNames.end(), argv[1]) != kNames.end();
 }
 

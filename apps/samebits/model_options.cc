@@ -60,6 +60,11 @@ RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& con
           options.threads == 0 ? std::max(1, DefaultThreads() / LocalRanks()) : options.threads};
 }
 
+std::string ProgramDigest() {
+  const MappedFile program("/proc/self/exe");
+  return Sha256({reinterpret_cast<const char*>(program.bytes().data()), program.bytes().size()});
+}
+
 void JoinRanks(const ModelOptions& options, const Checkpoint& checkpoint, const std::string& what,
                RuntimeOptions& runtime) {
   Communicator* ranks = ProcessRanks();
@@ -72,10 +77,7 @@ void JoinRanks(const ModelOptions& options, const Checkpoint& checkpoint, const 
          size == 1 ? "this is one" : fmt::format("mpirun started {}", size), plan.ranks());
   }
   if (ranks == nullptr) return;
-  const MappedFile program("/proc/self/exe");
-  const std::string_view bytes(reinterpret_cast<const char*>(program.bytes().data()),
-                               program.bytes().size());
-  AgreeOn({{"program", Sha256(bytes)},
+  AgreeOn({{"program", ProgramDigest()},
            {"checkpoint", CheckpointDigest(checkpoint)},
            {"profile", runtime.replay == nullptr ? "none" : runtime.replay->profile().digest()},
            {"dtype", std::string(ModelDTypeName(runtime.dtype))},

@@ -28,6 +28,9 @@ void AddModelOptions(CLI::App& command, ModelOptions& options);
 DType ChosenDType(const ModelOptions& options, const ModelConfig& config);
 RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& config);
 
+// Of the running program, for AgreeOn.
+std::string ProgramDigest();
+
 // Under mpirun: makes this process one of the ranks that run the model together. They must have the
 // same checkpoint, program, profile, arguments and prompt (`what`). Throws Error(kUsage) when they
 // have not, or when --parallel asks for another number of ranks.

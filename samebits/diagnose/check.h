@@ -116,6 +116,7 @@ struct CheckOptions {
   // The candidate's framework: each node is replayed in its order as well. Null: not.
   std::shared_ptr<const ReplayPlan> replay = nullptr;
   bool end_to_end = true;
+  SharedSums* shared_sums = nullptr;  // of the ranks; null: this process is alone
   std::function<void(int64_t done, int64_t total)> progress;
 };
 

@@ -30,6 +30,7 @@ class Checker {
     source_.graph = &graph;
     source_.checkpoint = &checkpoint;
     source_.pool = &pool_;
+    source_.shared_sums = options.shared_sums;
     source_.dtype = trace.info().dtype;
     source_.input_ids = trace.info().input_ids;
     source_.positions = trace.info().positions;

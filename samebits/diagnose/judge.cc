@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <mutex>
 
 #include "samebits/numerics/bounds.h"
 
@@ -108,18 +107,17 @@ Judgement Judge(const Replay& replay, const ReplaySource& source, const TensorVi
       continue;
     }
     constexpr size_t kPiece = 1 << 14;
-    std::mutex mutex;
     const auto pieces = static_cast<int64_t>((values.size() + kPiece - 1) / kPiece);
+    std::vector<Judgement> judged(static_cast<size_t>(pieces));
     source.pool->ParallelFor(pieces, [&](int64_t piece) {
-      Judgement some;
+      Judgement& some = judged[static_cast<size_t>(piece)];
       const size_t end = std::min(values.size(), (piece + 1) * kPiece);
       for (size_t i = piece * kPiece; i < end; ++i) {
         if (!e.ignore.empty() && e.ignore[i] != 0) continue;
         JudgeElement(e, i, values[i], candidate.dtype, some);
       }
-      const std::scoped_lock lock(mutex);
-      total.Merge(some);
     });
+    for (const Judgement& some : judged) total.Merge(some);  // in one order: it adds
   }
   return total;
 }

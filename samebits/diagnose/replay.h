@@ -85,6 +85,8 @@ struct Softcap {
 inline constexpr Softcap::Rounding kSoftcapRoundings[] = {
     Softcap::Rounding::kEnd, Softcap::Rounding::kBeforeAndEnd, Softcap::Rounding::kSteps};
 
+class SharedSums;
+
 struct Replay {
   Node node;
   int output = 0;  // index into node.outputs
@@ -149,6 +151,7 @@ struct ReplaySource {
   const Graph* graph = nullptr;
   const Checkpoint* checkpoint = nullptr;
   ThreadPool* pool = nullptr;
+  SharedSums* shared_sums = nullptr;         // null: this process computes them all
   DType dtype = DType::kF32;                 // the model's
   std::shared_ptr<DotCache> dots = nullptr;  // null: nothing is kept
   std::vector<int64_t> input_ids;

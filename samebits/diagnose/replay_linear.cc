@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "samebits/diagnose/replay_context.h"
+#include "samebits/diagnose/shared_sums.h"
 #include "samebits/numerics/bounds.h"
 
 namespace samebits {
@@ -30,10 +31,11 @@ std::shared_ptr<const DotSums> SumsOf(const ReplayContext& c, const std::string&
     sums.magnitude.resize(sums.y.size());
     args.y = sums.y.data();
     args.magnitude = sums.magnitude.data();
-    constexpr int64_t kPiece = 64;
-    c.source.pool->ParallelFor((outs + kPiece - 1) / kPiece, [&](int64_t piece) {
-      exact::Dots(args, piece * kPiece, std::min(outs, (piece + 1) * kPiece));
-    });
+    if (c.source.shared_sums != nullptr) {
+      c.source.shared_sums->Compute(name, args, *c.source.pool);
+    } else {
+      ComputeSums(args, {0, outs}, *c.source.pool);
+    }
   };
   if (c.source.dots == nullptr) {
     auto sums = std::make_shared<DotSums>();

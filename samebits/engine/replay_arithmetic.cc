@@ -144,11 +144,7 @@ void ReplayArithmetic::Attention(const Node& node, std::span<const AttentionPart
   if (replay_->attention() == AttentionKind::kEager) {
     Eager(node, parts);
   } else {
-    if (node.split) {
-      Fail(ErrorCode::kUnsupported,
-           "tp={}: a replay of sdpa shares work out by all heads; use pp=N, or --attention eager",
-           node.split.ranges.size());
-    }
+    SAMEBITS_CHECK(!node.split, "sdpa: attention is whole on each rank");
     Sdpa(parts);
   }
 }

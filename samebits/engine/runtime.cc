@@ -86,6 +86,16 @@ void ConvertRow(const TensorView& weight, int64_t row, DType dtype, std::byte* t
   }
 }
 
+// The share of the rank that this process is; nothing without ranks.
+std::optional<Graph> ShareOf(const Graph& graph, const RuntimeOptions& options) {
+  if (options.ranks == nullptr) return std::nullopt;
+  // Torch's kernel cuts the work, and lays out its buffers, by all heads of a call.
+  const bool whole =
+      options.replay != nullptr && options.replay->attention() == AttentionKind::kSdpa;
+  return SplitGraph(graph, options.parallel, options.ranks->rank(),
+                    whole ? AttentionSplit::kWhole : AttentionSplit::kHeads);
+}
+
 std::unique_ptr<Arithmetic> MakeArithmetic(const RuntimeOptions& options) {
   if (options.replay == nullptr) {
     return std::make_unique<CanonicalArithmetic>(options.isa, options.threads);
@@ -148,8 +158,7 @@ struct Runtime::Impl {
   const Node* head = nullptr;            // the last linear layer, if it is run here
 
   Impl(const Graph& g, const Checkpoint& c, const RuntimeOptions& o)
-      : share(o.ranks == nullptr ? std::nullopt
-                                 : std::optional(SplitGraph(g, o.parallel, o.ranks->rank()))),
+      : share(ShareOf(g, o)),
         graph(share ? *share : g),
         checkpoint(c),
         options(o),

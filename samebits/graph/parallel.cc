@@ -35,8 +35,12 @@ const Node* LinearBehind(const Graph& graph, std::string_view tensor) {
 
 class Splitter {
  public:
-  Splitter(const Graph& graph, const ParallelPlan& plan, int rank)
-      : graph_(graph), plan_(plan), stage_(rank / plan.tp), own_(rank % plan.tp) {
+  Splitter(const Graph& graph, const ParallelPlan& plan, int rank, AttentionSplit attention)
+      : graph_(graph),
+        plan_(plan),
+        stage_(rank / plan.tp),
+        own_(rank % plan.tp),
+        attention_(attention) {
     result_.config = graph.config;
     for (const Node& node : graph.nodes) {
       if (node.kind == OpKind::kAttention && plan.tp > 1) SplitHeads(node);
@@ -57,6 +61,7 @@ class Splitter {
   const Graph& graph_;
   const ParallelPlan plan_;
   const int stage_, own_;
+  const AttentionSplit attention_;
   Graph result_;
   Splits heads_;   // of linear layers whose output is heads, by name
   Splits splits_;  // of the tensors made so far
@@ -103,7 +108,7 @@ void Splitter::Add(const Node& original) {
     return;
   }
   const auto split = splits_.find(node.inputs[0]);
-  if (node.kind == OpKind::kAttention) {
+  if (node.kind == OpKind::kAttention && attention_ == AttentionSplit::kHeads) {
     node.split = split->second;
     node.kv_split = splits_.at(node.inputs[1]);
     a.heads = node.split.range().size();
@@ -209,13 +214,13 @@ int StageOf(const Graph& graph, const ParallelPlan& plan, const Node& node) {
   return plan.pp - 1;
 }
 
-Graph SplitGraph(const Graph& graph, const ParallelPlan& plan, int rank) {
+Graph SplitGraph(const Graph& graph, const ParallelPlan& plan, int rank, AttentionSplit attention) {
   SAMEBITS_CHECK(rank >= 0 && rank < plan.ranks(), "a rank of the plan");
   if (plan.pp > graph.config.num_hidden_layers) {
     Fail(ErrorCode::kUsage, "pp={}: the model has {} layers, a stage needs at least one", plan.pp,
          graph.config.num_hidden_layers);
   }
-  return Splitter(graph, plan, rank).Split();
+  return Splitter(graph, plan, rank, attention).Split();
 }
 
 }  // namespace samebits

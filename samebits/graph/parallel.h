@@ -12,6 +12,10 @@
 
 namespace samebits {
 
+// What a rank computes of attention: some heads, or, where an arithmetic depends on all heads of a
+// call, all of them from gathered q, k and v.
+enum class AttentionSplit { kHeads, kWhole };
+
 // Rank = stage * tp + its place in the stage.
 struct ParallelPlan {
   int tp = 1;  // ranks that share each layer: tensor parallelism
@@ -28,7 +32,8 @@ ParallelPlan ParseParallelPlan(const std::string& text);
 // names of tensors stay; a gathered tensor is "NAME.whole", and the last node of the last stage
 // makes "lm_head.whole". Throws Error(kUsage): more stages than layers, more ranks in a stage than
 // heads.
-Graph SplitGraph(const Graph& graph, const ParallelPlan& plan, int rank);
+Graph SplitGraph(const Graph& graph, const ParallelPlan& plan, int rank,
+                 AttentionSplit attention = AttentionSplit::kHeads);
 
 // The stage that computes a node of the whole graph; nodes that read positions alone are in all.
 int StageOf(const Graph& graph, const ParallelPlan& plan, const Node& node);

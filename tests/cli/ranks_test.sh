@@ -90,19 +90,57 @@ same "chat" <("$samebits" chat models/nano < "$work/turns") "$work/many.txt"
 same "a command of one rank" <("$samebits" inspect models/nano) "$work/many.txt"
 
 # Under a profile: torch's bits, by its orders for the whole shapes.
-golden=tests/golden/avx2
-for name in bfloat16-eager-threads1 bfloat16-eager-threads1-batch3 float32-eager-threads1; do
-  like=(trace models/nano --like "$golden/$name.safetensors"
-        --profile "$golden/${name/-eager/}.profile.json")
+compared=0
+for name in avx2/bfloat16-eager-threads1 avx2/bfloat16-eager-threads1-batch3 \
+    avx2/float32-eager-threads1 avx2/bfloat16-sdpa-threads1 avx2/float32-sdpa-threads1 \
+    amx/float16-sdpa-threads1 amx/bfloat16-sdpa-threads1-prompt70; do
+  reference=tests/golden/$name.safetensors
+  profile=tests/golden/${name/-eager/}
+  like=(trace models/nano --like "$reference" --profile "${profile/-sdpa/}.profile.json")
   "$samebits" "${like[@]}" -o "$work/one.safetensors" 2> "$work/errors" || cat "$work/errors"
-  for parallel in "3 tp=3" "2 pp=2" "4 tp=2,pp=2"; do
+  plans=("3 tp=3" "2 pp=2" "4 tp=2,pp=2")
+  [[ $name != *sdpa* ]] || plans+=("2 tp=2" "4 tp=4" "7 tp=7")
+  for parallel in "${plans[@]}"; do
     "${ranks[@]}" -n "${parallel% *}" "$samebits" "${like[@]}" --parallel "${parallel#* }" \
       -o "$work/many.safetensors" 2> "$work/errors" || cat "$work/errors"
     "$samebits" diff "$work/one.safetensors" "$work/many.safetensors" > "$work/diff"
     is "$name, $parallel: exit code of diff" 0 $?
+    values=$(sed -n 's/.* 0 of \([0-9]*\) values differ.*/\1/p' "$work/diff")
+    compared=$((compared + ${values:-0}))
     rm -f "$work/many.safetensors"
   done
 done
+echo "under a profile: $compared values compared"
+checks=$((checks + 1))
+[[ $compared -gt 1000000 ]] || fail "under a profile: only $compared values compared"
+
+# check: the object, the text, the page and the exit code are those of one rank.
+# checked EXIT ARGUMENTS...
+checked() {
+  local expected=$1 code=0
+  shift
+  "$samebits" check models/nano "$@" --json --report "$work/one.html" > "$work/one.json" 2> "$work/errors" || code=$?
+  is "check $1: exit code" "$expected" "$code"
+  "$samebits" check models/nano "$@" > "$work/one.txt" 2> "$work/errors"
+  for count in 2 3 5; do
+    "${ranks[@]}" -n "$count" "$samebits" check models/nano "$@" --json --report "$work/many.html" \
+      > "$work/many.json" 2> "$work/errors"
+    is "check $1, $count ranks: exit code" "$expected" $?
+    same "check $1, $count ranks: JSON" "$work/one.json" "$work/many.json"
+    same "check $1, $count ranks: report" "$work/one.html" "$work/many.html"
+    rm -f "$work/many.html"
+  done
+  "${ranks[@]}" -n 2 "$samebits" check models/nano "$@" > "$work/many.txt" 2> "$work/errors"
+  same "check $1: text" "$work/one.txt" "$work/many.txt"
+}
+"$samebits" trace models/nano "$question" -o "$work/healthy.safetensors" 2> /dev/null
+checked 0 "$work/healthy.safetensors"
+checked 1 models/nano/demo/port_buggy.safetensors --attribute
+checked 0 tests/golden/avx2/float32-eager-threads1.safetensors \
+  --profile tests/golden/avx2/float32-threads1.profile.json
+"${ranks[@]}" -n 2 "$samebits" check models/nano "$work/nowhere" > /dev/null 2> "$work/errors"
+is "check of no trace: exit code" 2 $?
+says "check of no trace" "$work/errors" "samebits: $work/nowhere: "
 
 # What is wrong everywhere is said once, without a rank.
 "${ranks[@]}" -n 3 "$samebits" run "$work/nowhere" x > /dev/null 2> "$work/errors"
@@ -140,9 +178,27 @@ is "a missing shard: exit code" 2 $?
 says "a missing shard" "$work/errors" "samebits: rank 2 of 3 ("
 says "a missing shard" "$work/errors" "model.safetensors"
 
+# signalled JOB SIGNAL RANK FILE MESSAGE: of the rank that has FILE on its command line, in the midst
+# of JOB; all must end soon, with the message.
+signalled() {
+  local pids=() start seconds what="$2 of rank $3"
+  for process in /proc/[0-9]*; do
+    grep -qzFx "OMPI_COMM_WORLD_RANK=$3" "$process/environ" 2> /dev/null || continue
+    { tr '\0' ' ' < "$process/cmdline"; } 2> /dev/null | grep -qF "$4" || continue
+    pids+=("${process#/proc/}")
+  done
+  start=$(date +%s)
+  kill "-$2" "${pids[@]}"
+  wait "$1"
+  seconds=$(($(date +%s) - start))
+  checks=$((checks + 1))
+  [[ $seconds -le 10 ]] || fail "$what: $seconds s until all ranks had ended"
+  says "$what" "$work/errors" "samebits: rank $3 of 3 ("
+  says "$what" "$work/errors" "$5"
+}
+
 # A rank that dies or stalls in the middle: SIGNAL RANK MESSAGE.
 fault() {
-  local pids=() start seconds
   "${ranks[@]}" -n 3 "$samebits" eval models/nano models/nano/heldout.jsonl --chat \
     --samples 500 --temperature 1 -o "$work/$1.$2.jsonl" > /dev/null 2> "$work/errors" &
   local job=$!
@@ -151,25 +207,37 @@ fault() {
     [[ $(wc -l 2> /dev/null < "$work/$1.$2.jsonl") -ge 1 ]] && break
   done
   sleep 0.3
-  for process in /proc/[0-9]*; do
-    grep -qzFx "OMPI_COMM_WORLD_RANK=$2" "$process/environ" 2> /dev/null || continue
-    tr '\0' ' ' < "$process/cmdline" 2> /dev/null | grep -qF "$work/$1.$2.jsonl" || continue
-    pids+=("${process#/proc/}")
-  done
-  start=$(date +%s)
-  kill "-$1" "${pids[@]}"
-  wait "$job"
-  seconds=$(($(date +%s) - start))
-  checks=$((checks + 1))
-  [[ $seconds -le 10 ]] || fail "$1 of rank $2: $seconds s until all ranks had ended"
-  says "$1 of rank $2" "$work/errors" "samebits: rank $2 of 3 ("
-  says "$1 of rank $2" "$work/errors" "$3"
+  signalled "$job" "$1" "$2" "$work/$1.$2.jsonl" "$3"
   checks=$((checks + 1))
   tail -c 1 "$work/$1.$2.jsonl" | cmp -s - <(echo) || fail "$1 of rank $2: a cut line"
 }
 fault KILL 1 "died: its connection is closed"
 fault KILL 0 "died: its connection is closed"
 fault STOP 2 "has stalled: no sign of life for 6 s"
+
+# The same while a long trace is judged.
+"$samebits" trace models/nano --ids "$(seq -s, 1 480),$(seq -s, 1 480)" -o "$work/long.safetensors" \
+  2> /dev/null
+check_fault() {
+  "${ranks[@]}" -n 3 "$samebits" check models/nano "$work/long.safetensors" --threads 1 \
+    --report "$work/$1.$2.html" > /dev/null 2> "$work/errors" &
+  local job=$! begun=0
+  for _ in $(seq 300); do  # until rank 0 has the trace
+    sleep 0.1
+    for process in /proc/[0-9]*; do
+      { tr '\0' ' ' < "$process/cmdline"; } 2> /dev/null | grep -qF "samebits check" || continue
+      grep -qF "$work/long.safetensors" "$process/maps" 2> /dev/null && begun=1
+    done
+    [[ $begun -eq 0 ]] || break
+  done
+  sleep 0.3
+  signalled "$job" "$1" "$2" "$work/$1.$2.html" "$3"
+  checks=$((checks + 1))
+  [[ ! -s $work/$1.$2.html ]] || fail "$1 of rank $2: a report of a check that did not end"
+}
+check_fault KILL 1 "died: its connection is closed"
+check_fault KILL 0 "died: its connection is closed"
+check_fault STOP 2 "has stalled: no sign of life for 6 s"
 
 # Nor does a trace leave anything behind: KILL of the rank that writes it, in the middle.
 mkdir "$work/traces"
