@@ -24,8 +24,8 @@ Json ParseLine(std::string_view line, const std::string& place) {
     return ParseJson(line, place);
   } catch (const Error& error) {
     Fail(error.code(),
-         "{}; expected one JSON object a line: {{\"question\": \"...\", \"answer\": \"... #### "
-         "42\"}}",
+         "{}; expected one JSON object a line: "
+         "{{\"question\": \"...\", \"answer\": \"... #### 42\"}}",
          error.what());
   }
 }
@@ -80,8 +80,7 @@ void CheckTarget(const TaskItem& item, const std::string& place) {
   const std::string result = item.answer.substr(item.answer.rfind(kMark) + kMark.size());
   Fail(ErrorCode::kBadInput,
        "{}:{}: 'answer': expected a number alone behind the last \"#### \", as 42 or -1,234.5, "
-       "found "
-       "{}; no answer could be right",
+       "found {}; no answer could be right",
        place, item.line, Excerpt(Json(result)));
 }
 
@@ -94,10 +93,12 @@ std::vector<std::string> NotesOn(std::span<const TaskItem> items,
   std::string first_twice, first_known;
   for (const TaskItem& item : items) {
     const auto [at, fresh] = asked.emplace(item.question, item.line);
-    if (!fresh && twice++ == 0)
+    if (!fresh && twice++ == 0) {
       first_twice = fmt::format("line {} is line {}", item.line, at->second);
-    if (shown.contains(item.question) && known++ == 0)
+    }
+    if (shown.contains(item.question) && known++ == 0) {
       first_known = fmt::format("line {}", item.line);
+    }
   }
   std::vector<std::string> notes;
   if (twice > 0) {
