@@ -15,14 +15,36 @@ struct Job {
   int64_t transposed = 0, truncate = 0;
 };
 
-void BroadcastRows(Communicator& ranks, double* x, int64_t count) {
-  constexpr int64_t kMost = 1 << 21;  // values at once: MPI counts bytes in int
-  for (int64_t at = 0; at < count; at += kMost) {
-    ranks.Broadcast(0, x + at, std::min(kMost, count - at) * int64_t{sizeof(double)});
+// Calls exchange(data, bytes) for all values: MPI counts bytes in int.
+template <typename Exchange>
+void InPieces(std::vector<double>& values, const Exchange& exchange) {
+  constexpr size_t kMost = size_t{1} << 24;
+  for (size_t at = 0; at < values.size(); at += kMost) {
+    const size_t count = std::min(kMost, values.size() - at);
+    exchange(values.data() + at, static_cast<int64_t>(count * sizeof(double)));
   }
 }
 
-int64_t Bytes(const Range& outs) { return outs.size() * int64_t{sizeof(double)}; }
+// A rank's columns of y and magnitude of all rows, as they travel: each exchange waits for the
+// other side, so there is one and not one a row.
+void Pack(const exact::DotArgs& args, Range share, std::vector<double>& packed) {
+  packed.clear();
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const int64_t at = row * args.outs + share.begin;
+    packed.insert(packed.end(), args.y + at, args.y + at + share.size());
+    packed.insert(packed.end(), args.magnitude + at, args.magnitude + at + share.size());
+  }
+}
+
+void Unpack(const std::vector<double>& packed, Range share, const exact::DotArgs& args) {
+  auto from = packed.begin();
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const int64_t at = row * args.outs + share.begin;
+    std::copy_n(from, share.size(), args.y + at);
+    std::copy_n(from + share.size(), share.size(), args.magnitude + at);
+    from += 2 * share.size();
+  }
+}
 
 }  // namespace
 
@@ -53,15 +75,15 @@ void SharedSums::Compute(const std::string& weight, const exact::DotArgs& args, 
   std::vector<double> x(args.x, args.x + args.rows * args.size);
   ranks_.Broadcast(0, &job, sizeof(job));
   ranks_.Broadcast(0, name.data(), job.name_size);
-  BroadcastRows(ranks_, x.data(), args.rows * args.size);
+  InPieces(x, [&](double* data, int64_t bytes) { ranks_.Broadcast(0, data, bytes); });
   const std::vector<Range> shares = EvenRanges(args.outs, ranks_.size());
   ComputeSums(args, shares[0], pool);
+  std::vector<double> packed;
   for (int rank = 1; rank < ranks_.size(); ++rank) {
     const Range& share = shares[static_cast<size_t>(rank)];
-    for (int64_t at = share.begin; at < args.rows * args.outs; at += args.outs) {
-      ranks_.Receive(rank, args.y + at, Bytes(share));
-      ranks_.Receive(rank, args.magnitude + at, Bytes(share));
-    }
+    packed.resize(static_cast<size_t>(2 * args.rows * share.size()));
+    InPieces(packed, [&](double* data, int64_t bytes) { ranks_.Receive(rank, data, bytes); });
+    Unpack(packed, share, args);
   }
 }
 
@@ -71,7 +93,7 @@ void SharedSums::End() {
 }
 
 void SharedSums::Serve(ThreadPool& pool) {
-  std::vector<double> x, y, magnitude;
+  std::vector<double> x, y, magnitude, packed;
   while (true) {
     Job job;
     ranks_.Broadcast(0, &job, sizeof(job));
@@ -79,7 +101,7 @@ void SharedSums::Serve(ThreadPool& pool) {
     std::string name(static_cast<size_t>(job.name_size), '\0');
     ranks_.Broadcast(0, name.data(), job.name_size);
     x.resize(static_cast<size_t>(job.rows * job.size));
-    BroadcastRows(ranks_, x.data(), job.rows * job.size);
+    InPieces(x, [&](double* data, int64_t bytes) { ranks_.Broadcast(0, data, bytes); });
     y.resize(static_cast<size_t>(job.rows * job.outs));
     magnitude.resize(y.size());
     exact::DotArgs args{};
@@ -97,10 +119,8 @@ void SharedSums::Serve(ThreadPool& pool) {
     args.products = static_cast<exact::Products>(job.products);
     const Range share = EvenRanges(args.outs, ranks_.size())[static_cast<size_t>(ranks_.rank())];
     ComputeSums(args, share, pool);
-    for (int64_t at = share.begin; at < args.rows * args.outs; at += args.outs) {
-      ranks_.Send(0, args.y + at, Bytes(share));
-      ranks_.Send(0, args.magnitude + at, Bytes(share));
-    }
+    Pack(args, share, packed);
+    InPieces(packed, [&](double* data, int64_t bytes) { ranks_.Send(0, data, bytes); });
   }
 }
 
