@@ -57,19 +57,36 @@ class MpiRanks : public Communicator {
   int size() const override { return size_; }
 
   void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) override {
-    std::vector<int> counts, places;
+    const int64_t exchange = BeginAllGather(first, own, bytes, all);
+    MPI_Wait(&moving_.at(exchange).request, MPI_STATUS_IGNORE);
+    std::this_thread::sleep_until(moving_.at(exchange).earliest);
+    moving_.erase(exchange);
+  }
+  int64_t BeginAllGather(int first, const void* own, std::span<const int64_t> bytes,
+                         void* all) override {
+    // MPI reads counts and places until the end.
+    Moving& moving = moving_[next_];
     int64_t at = 0;
     for (const int64_t count : bytes) {
-      counts.push_back(Fitting(count));
-      places.push_back(Fitting(at));
+      moving.counts.push_back(Fitting(count));
+      moving.places.push_back(Fitting(at));
       at += count;
     }
-    Begin(at - bytes[static_cast<size_t>(rank_ - first)]);
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPI_Iallgatherv(own, counts[static_cast<size_t>(rank_ - first)], MPI_BYTE, all, counts.data(),
-                    places.data(), MPI_BYTE, Group(first, static_cast<int>(bytes.size())),
-                    &request);
-    Await(request, at >= kLong);
+    const auto own_place = static_cast<size_t>(rank_ - first);
+    Count(at - bytes[own_place]);
+    moving.earliest += std::chrono::duration_cast<Clock::duration>(delay);
+    MPI_Iallgatherv(own, moving.counts[own_place], MPI_BYTE, all, moving.counts.data(),
+                    moving.places.data(), MPI_BYTE, Group(first, static_cast<int>(bytes.size())),
+                    &moving.request);
+    return next_++;
+  }
+  bool Arrived(int64_t exchange) override {
+    Moving& moving = moving_.at(exchange);
+    int done = 0;
+    MPI_Test(&moving.request, &done, MPI_STATUS_IGNORE);
+    if (done == 0 || Clock::now() < moving.earliest) return false;
+    moving_.erase(exchange);
+    return true;
   }
   void Send(int to, const void* data, int64_t bytes) override {
     Begin(0);
@@ -87,31 +104,16 @@ class MpiRanks : public Communicator {
   std::chrono::duration<double> delay{0};
 
  private:
-  // Bytes that take far longer on their way than a thread needs to wake up.
-  static constexpr int64_t kLong = 1 << 18;
+  using Clock = std::chrono::steady_clock;
+  struct Moving {
+    MPI_Request request = MPI_REQUEST_NULL;
+    std::vector<int> counts, places;
+    Clock::time_point earliest = Clock::now();  // that it may be there
+  };
 
   void Begin(int64_t received) {
     Count(received);
     if (delay.count() > 0) std::this_thread::sleep_for(delay);
-  }
-
-  // MPI's own waiting keeps a core busy, which a long exchange leaves to those who compute.
-  static void Await(MPI_Request& request, bool is_long) {
-    if (!is_long) {
-      MPI_Wait(&request, MPI_STATUS_IGNORE);
-      return;
-    }
-    constexpr int kYields = 100;
-    for (int i = 0;; ++i) {
-      int done = 0;
-      MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-      if (done != 0) return;
-      if (i < kYields) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(std::chrono::microseconds(20));
-      }
-    }
   }
 
   // MPI counts in int; tensors of a call stay far below, or are asked for in smaller chunks.
@@ -140,6 +142,8 @@ class MpiRanks : public Communicator {
 
   int rank_ = 0, size_ = 1;
   std::map<std::pair<int, int>, MPI_Comm> groups_;
+  std::map<int64_t, Moving> moving_;
+  int64_t next_ = 0;
 };
 
 std::unique_ptr<MpiRanks> process_ranks;

@@ -1,5 +1,5 @@
 // How the ranks of a run exchange tensors. Each rank calls the same functions in the same order,
-// one at a time, from any thread; all block until the exchange is done. Implementations: MPI
+// one at a time, from any thread; all but BeginAllGather block until the exchange is done. Implementations: MPI
 // (apps/samebits), threads of one process (tests/invariance/local_ranks.h).
 #pragma once
 
@@ -33,6 +33,11 @@ class Communicator {
   // Among the ranks [first, first + bytes.size()), of which this is one: rank first + i gives
   // bytes[i] bytes; `all` gets them one behind the other.
   virtual void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) = 0;
+  // The same, which goes on while this rank does something else; several may be on their way. `own`
+  // and `all` must live until Arrived, to be called again and again, says true, once.
+  virtual int64_t BeginAllGather(int first, const void* own, std::span<const int64_t> bytes,
+                                 void* all) = 0;
+  virtual bool Arrived(int64_t exchange) = 0;
   virtual void Send(int to, const void* data, int64_t bytes) = 0;
   virtual void Receive(int from, void* data, int64_t bytes) = 0;
   // From rank `root` to all ranks.

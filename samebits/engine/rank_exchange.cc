@@ -1,12 +1,14 @@
 #include "samebits/engine/rank_exchange.h"
 
 #include <array>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <utility>
@@ -29,12 +31,33 @@ bool RowsAreHeads(std::string_view name) {
   return name.ends_with(".scores") || name.ends_with(".probs");
 }
 
+// Of each rank, of `rows` rows with elements of `size` bytes.
+std::vector<int64_t> ShareBytes(const Split& split, int64_t rows, int64_t size) {
+  std::vector<int64_t> bytes;
+  for (const Range& range : split.ranges) bytes.push_back(rows * range.size() * split.unit * size);
+  return bytes;
+}
+
+// shares: [rows, share] of each rank, one behind the other; all: [rows, whole].
+void PlaceShares(const Split& split, int64_t rows, int64_t size, const std::byte* shares,
+                 std::byte* all) {
+  const int64_t unit = split.unit * size;
+  for (const Range& range : split.ranges) {
+    const int64_t share = range.size() * unit;
+    for (int64_t row = 0; row < rows; ++row, shares += share) {
+      std::memcpy(all + row * split.whole * unit + range.begin * unit, shares,
+                  static_cast<size_t>(share));
+    }
+  }
+}
+
 }  // namespace
 
-// A thread that runs what it is given, one after the other.
+// A thread that begins the gathers it is given at once, so that one does not wait for what another
+// has to say first, and takes them as they arrive, in order.
 class RankExchange::Background {
  public:
-  Background() : thread_([this] { Work(); }) {}
+  explicit Background(Communicator& ranks) : ranks_(ranks), thread_([this] { Work(); }) {}
   ~Background() {
     {
       const std::lock_guard lock(mutex_);
@@ -44,9 +67,18 @@ class RankExchange::Background {
     thread_.join();
   }
 
-  int64_t Begin(std::function<void()> task) {
+  struct Gather {
+    int first;
+    const std::byte* own;
+    std::vector<int64_t> bytes;
+    std::function<void(const std::byte* shares)> take;
+    std::vector<std::byte> staging = {};
+    int64_t exchange = 0;
+  };
+
+  int64_t Begin(Gather gather) {
     const std::lock_guard lock(mutex_);
-    tasks_.push_back(std::move(task));
+    new_.push_back(std::move(gather));
     changed_.notify_all();
     return ++begun_;
   }
@@ -59,30 +91,53 @@ class RankExchange::Background {
 
  private:
   void Work() {
+    std::deque<Gather> moving;
+    int polls = 0;  // since something happened
     std::unique_lock lock(mutex_);
     while (true) {
-      changed_.wait(lock, [&] { return ending_ || !tasks_.empty(); });
+      if (moving.empty()) changed_.wait(lock, [&] { return ending_ || !new_.empty(); });
       if (ending_) return;
-      const std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      if (error_ != nullptr) continue;
+      std::deque<Gather> fresh = std::move(new_);
+      new_.clear();
       lock.unlock();
+      bool arrived = false;
       std::exception_ptr error;
       try {
-        task();
+        for (Gather& gather : fresh) {
+          gather.staging.resize(static_cast<size_t>(
+              std::accumulate(gather.bytes.begin(), gather.bytes.end(), int64_t{0})));
+          gather.exchange =
+              ranks_.BeginAllGather(gather.first, gather.own, gather.bytes, gather.staging.data());
+          moving.push_back(std::move(gather));
+        }
+        arrived = ranks_.Arrived(moving.front().exchange);
+        if (arrived) {
+          moving.front().take(moving.front().staging.data());
+          moving.pop_front();
+        }
       } catch (...) {
         error = std::current_exception();
       }
+      polls = arrived || !fresh.empty() ? 0 : polls + 1;
+      if (polls > 0) Pause(polls);
       lock.lock();
-      error_ = error;
-      ++done_;
-      changed_.notify_all();
+      if (arrived) ++done_;
+      if (error != nullptr) error_ = error;
+      if (arrived || error != nullptr) changed_.notify_all();
+      if (error_ != nullptr) return;
     }
   }
 
+  // What takes long leaves the core to those who compute.
+  static void Pause(int polls) {
+    if (polls < 100) return std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+
+  Communicator& ranks_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> tasks_;
+  std::deque<Gather> new_;
   int64_t begun_ = 0, done_ = 0;
   bool ending_ = false;
   std::exception_ptr error_;
@@ -102,40 +157,32 @@ void RankExchange::Gather(const Split& split, const TensorView& own, const Tenso
 
 int64_t RankExchange::BeginGather(const Split& split, const Range& rows, const TensorView& own,
                                   const TensorView& all) {
-  if (background_ == nullptr) background_ = std::make_unique<Background>();
+  if (background_ == nullptr) background_ = std::make_unique<Background>(ranks_);
   const int64_t own_row = own.bytes() / own.shape[0], row = all.bytes() / all.shape[0];
-  return background_->Begin([this, &split, rows, size = DTypeSize(own.dtype),
-                             from = own.data + rows.begin * own_row,
-                             to = const_cast<std::byte*>(all.data) + rows.begin * row] {
-    GatherRows(split, rows.size(), size, from, to);
-  });
+  return background_->Begin(
+      {stage() * plan_.tp, own.data + rows.begin * own_row,
+       ShareBytes(split, rows.size(), DTypeSize(own.dtype)),
+       [&split, rows, size = DTypeSize(own.dtype),
+        to = const_cast<std::byte*>(all.data) + rows.begin * row](const std::byte* shares) {
+         PlaceShares(split, rows.size(), size, shares, to);
+       }});
 }
 
 void RankExchange::Wait(int64_t number) { background_->Wait(number); }
 
 void RankExchange::GatherRows(const Split& split, int64_t rows, int64_t size, const std::byte* own,
                               std::byte* all) {
-  const int64_t unit = split.unit * size;
-  std::vector<int64_t> bytes;
+  const std::vector<int64_t> bytes = ShareBytes(split, rows, size);
   int64_t total = 0;
   bool in_place = rows == 1;  // one row's shares lie one behind the other
-  for (const Range& range : split.ranges) {
-    in_place = in_place && range.begin * unit == total;
-    bytes.push_back(rows * range.size() * unit);
-    total += bytes.back();
+  for (size_t i = 0; i < bytes.size(); total += bytes[i++]) {
+    in_place = in_place && split.ranges[i].begin * split.unit * size == total;
   }
   const int first = stage() * plan_.tp;
   if (in_place) return ranks_.AllGather(first, own, bytes, all);
   staging_.resize(static_cast<size_t>(total));
   ranks_.AllGather(first, own, bytes, staging_.data());
-  const std::byte* from = staging_.data();
-  for (const Range& range : split.ranges) {
-    const int64_t share = range.size() * unit;
-    for (int64_t row = 0; row < rows; ++row, from += share) {
-      std::memcpy(all + row * split.whole * unit + range.begin * unit, from,
-                  static_cast<size_t>(share));
-    }
-  }
+  PlaceShares(split, rows, size, staging_.data(), all);
 }
 
 void RankExchange::ShareLogits(std::byte* data, int64_t bytes) {

@@ -50,17 +50,29 @@ class LocalRank : public Communicator {
   int size() const override { return size_; }
 
   void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) override {
+    BeginAllGather(first, own, bytes, all);
+    Arrived(next_ - 1);
+  }
+  int64_t BeginAllGather(int first, const void* own, std::span<const int64_t> bytes,
+                         void* all) override {
     const auto count = static_cast<int>(bytes.size());
     Count(std::accumulate(bytes.begin(), bytes.end(), int64_t{0}) -
           bytes[static_cast<size_t>(rank_ - first)]);
     for (int i = 0; i < count; ++i) {
       boxes_.Put(rank_, first + i, own, bytes[static_cast<size_t>(rank_ - first)]);
     }
-    auto* at = static_cast<std::byte*>(all);
-    for (int i = 0; i < count; ++i) {
-      boxes_.Take(first + i, rank_, at, bytes[static_cast<size_t>(i)]);
-      at += bytes[static_cast<size_t>(i)];
+    begun_.push_back({first, {bytes.begin(), bytes.end()}, static_cast<std::byte*>(all)});
+    return next_++;
+  }
+  bool Arrived(int64_t exchange) override {
+    SAMEBITS_CHECK(exchange == next_ - static_cast<int64_t>(begun_.size()), "in order");
+    Begun begun = std::move(begun_.front());
+    begun_.pop_front();
+    for (const int64_t count : begun.bytes) {
+      boxes_.Take(begun.first++, rank_, begun.all, count);
+      begun.all += count;
     }
+    return true;
   }
   void Send(int to, const void* data, int64_t bytes) override {
     Count(0);
@@ -79,8 +91,16 @@ class LocalRank : public Communicator {
   }
 
  private:
+  struct Begun {
+    int first;
+    std::vector<int64_t> bytes;
+    std::byte* all;
+  };
+
   Mailboxes& boxes_;
   const int rank_, size_;
+  std::deque<Begun> begun_;
+  int64_t next_ = 0;
 };
 
 }  // namespace
