@@ -73,17 +73,20 @@ def exchange(network: Network, received: float) -> float:
     return network.latency + received * network.byte
 
 
-def overlapped(pieces: int, computing: float, first: float, second: float) -> float:
+def overlapped(
+    network: Network, pieces: int, computing: float, first: float, second: float
+) -> float:
     """A gather, a linear layer and a gather, in pieces: one link, one processor, both in order.
 
-    Seconds of each piece: `computing`, `first` (in front of it) and `second` (behind it).
+    Of each piece the seconds of `computing`, the bytes received in front of it and behind it.
     """
-    link = pieces * first  # all of them are there to be sent at once
+    link = pieces * first * network.byte  # all of them are there to be sent at once
     processor = 0.0
     for i in range(pieces):
-        processor = max(processor, (i + 1) * first) + computing
-        link = max(link, processor) + second
-    return link
+        arrival = (i + 1) * first * network.byte + network.latency
+        processor = max(processor, arrival) + computing
+        link = max(link, processor) + second * network.byte
+    return link + network.latency
 
 
 def decode(model: Model, machine: Machine, network: Network, ranks: int, reduce: bool) -> float:
@@ -133,10 +136,11 @@ def prefill(
             pieces = math.ceil(rows / PIECE)
             part = rows / pieces
             both = overlapped(
+                network,
                 pieces,
                 linear(size, model.hidden, rows) / pieces,
-                exchange(network, BYTES * others * part * size),
-                exchange(network, BYTES * others * part * model.hidden),
+                BYTES * others * part * size,
+                BYTES * others * part * model.hidden,
             )
         total += model.layers * both
     return total
@@ -248,10 +252,11 @@ def predicted_prompt(
         share = size * model.hidden / model.layer_weights
         part = linear * share / model.layers
         total += layers * overlapped(
+            network,
             pieces,
             part / pieces,
-            exchange(network, BYTES * others * rows / pieces * size),
-            exchange(network, BYTES * others * rows / pieces * model.hidden),
+            BYTES * others * rows / pieces * size,
+            BYTES * others * rows / pieces * model.hidden,
         )
         total -= layers * part
     last = heads + model.inner + 2 * model.hidden + model.vocab

@@ -29,9 +29,9 @@ for ((i = 1; i <= count; ++i)); do
   ip -n "$space" link set eth0 up
   ip -n "$space" link set lo up
   if [[ $rate != none ]]; then
-    # Both directions; the bucket holds what 0.05 ms let through, at least two packets.
+    # Both directions; the bucket holds what 0.125 ms let through, at least two packets.
     bits=$(numfmt --from=si "$(sed -E 's/mbit$/M/; s/gbit$/G/' <<< "$rate")")
-    burst=$((bits / 160000 > 3200 ? bits / 160000 : 3200))
+    burst=$((bits / 64000 > 3200 ? bits / 64000 : 3200))
     ip netns exec "$space" tc qdisc add dev eth0 root tbf rate "$rate" burst "$burst" latency 100ms
     tc qdisc add dev "sb$$-$i" root tbf rate "$rate" burst "$burst" latency 100ms
   fi
