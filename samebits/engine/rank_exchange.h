@@ -60,4 +60,21 @@ class RankExchange {
   std::unique_ptr<Background> background_;  // from the first BeginGather on
 };
 
+// For a recorder of part `part`: takes scores and probs of this rank's heads.
+class ShareRecorder : public Recorder {
+ public:
+  ShareRecorder(RankExchange& exchange, size_t part, Recorder& whole, const Split& split)
+      : exchange_(exchange), part_(part), whole_(whole), split_(split) {}
+  bool Wants(std::string_view name) const override { return whole_.Wants(name); }
+  void Record(std::string_view name, const TensorView& rows, int64_t first_token) override {
+    exchange_.Record(part_, whole_, split_, name, rows, first_token);
+  }
+
+ private:
+  RankExchange& exchange_;
+  const size_t part_;
+  Recorder& whole_;
+  const Split& split_;
+};
+
 }  // namespace samebits
