@@ -163,6 +163,10 @@ def staged(
     return token, (pp - 1) * (stage + sent) + chunks * max(stage, sent)
 
 
+def shown(speed: float) -> str:
+    return f"{speed:.3g}" if speed < 999.5 else f"{speed:.0f}"
+
+
 def tables(args: argparse.Namespace) -> None:
     machine = Machine(1 / (args.read * 1e9), 1 / (args.gflops * 1e9))
     networks = [
@@ -175,9 +179,10 @@ def tables(args: argparse.Namespace) -> None:
         one = decode(model, machine, networks[0], 1, reduce=False)
         prompt = prefill(model, machine, networks[0], 1, args.rows, reduce=False)
         print(
-            f"\n{model.name}, tokens/s: one node that holds it decodes {1 / one:.3g} and reads a "
+            f"\n{model.name}, tokens/s. One node that holds it decodes {shown(1 / one)} and ",
+            end="",
         )
-        print(f"prompt of {args.rows} at {args.rows / prompt:.3g}.\n")
+        print(f"reads a prompt of {args.rows} at {shown(args.rows / prompt)}.\n")
         print("| network | nodes | decode, tp | all-reduce | prompt, tp | all-reduce | ", end="")
         print("prompt, best plan (its decoding) |\n|---|---|---|---|---|---|---|")
         for network in networks:
@@ -188,7 +193,7 @@ def tables(args: argparse.Namespace) -> None:
                     for seconds, rows, more in ((decode, 1, ()), (prefill, args.rows, (args.rows,)))
                     for reduce in (False, True)
                 ]
-                shown = [f"{cell:.3g}" if ranks <= model.heads else "" for cell in cells]
+                texts = [shown(cell) if ranks <= model.heads else "" for cell in cells]
                 plans = [
                     (tp, ranks // tp)
                     for tp in (1, 2, 4, 8, 16, 32, 64)
@@ -200,10 +205,9 @@ def tables(args: argparse.Namespace) -> None:
                 }
                 best = min(plans, key=lambda plan, times=times: times[plan][1])
                 token, all_rows = times[best]
-                shown.append(
-                    f"{args.rows / all_rows:.3g}: tp={best[0]},pp={best[1]} ({1 / token:.3g})"
-                )
-                print(f"| {' | '.join(shown)} |")
+                plan = f"tp={best[0]},pp={best[1]}"
+                texts.append(f"{shown(args.rows / all_rows)}: {plan} ({shown(1 / token)})")
+                print(f"| {' | '.join(texts)} |")
 
 
 def limit_of(path: Path) -> tuple[str, float, float]:

@@ -1,6 +1,6 @@
 // How the ranks of a run exchange tensors. Each rank calls the same functions in the same order,
-// one at a time, from any thread; all but BeginAllGather block until the exchange is done. Implementations: MPI
-// (apps/samebits), threads of one process (tests/invariance/local_ranks.h).
+// one at a time, from any thread; all but BeginAllGather block until the exchange is done.
+// Implementations: MPI (apps/samebits), threads of one process (tests/invariance/local_ranks.h).
 #pragma once
 
 #include <atomic>
