@@ -639,6 +639,7 @@ void Runtime::Impl::Forward(std::span<const Part> given, bool want_logits) {
     return part.recorder != nullptr || (part.substitutes != nullptr && !part.substitutes->empty());
   });
   counted = Clock::now();
+  if (options.ranks != nullptr) counted_traffic = options.ranks->traffic();
   const size_t end = want_logits ? graph.nodes.size() : first_for_logits;
   for (size_t i = 0; i < end; ++i) {
     const Node& node = graph.nodes[i];
