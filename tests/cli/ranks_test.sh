@@ -241,16 +241,14 @@ check_fault STOP 2 "has stalled: no sign of life for 6 s"
 
 # Nor does a trace leave anything behind: KILL of the rank that writes it, in the middle.
 mkdir "$work/traces"
-ids=$(seq -s, 1 200)
+ids=$(seq -s, 1 480)
 "${ranks[@]}" -n 2 "$samebits" trace models/nano --ids "$ids" --chunk 1 \
   -o "$work/traces/many.safetensors" > /dev/null 2> "$work/errors" &
 job=$!
 writer=
-for _ in $(seq 300); do  # until the file is there, which has no name yet
-  for process in /proc/[0-9]*; do
-    find "$process/fd" -lname "$work/traces/*" 2> /dev/null | grep -q . && writer=${process#/proc/}
-  done
-  [[ -n $writer ]] && break
+for _ in $(seq 1000); do  # until the file is there, which has no name yet
+  writer=$(find /proc/[0-9]*/fd -lname "$work/traces/*" 2> /dev/null | head -1 | cut -d/ -f3)
+  [[ -z $writer ]] || break
   sleep 0.01
 done
 kill -KILL "$writer"
