@@ -87,7 +87,7 @@ struct PackedLinear {
     }
   }
 
-  // Cache lines to be fetched, one a step: where they lie from `base` on.
+  // Cache lines to be fetched, some a step: where they lie from `base` on.
   struct Lines {
     const std::byte* base = nullptr;
     const int32_t* offsets = nullptr;
@@ -95,7 +95,7 @@ struct PackedLinear {
 
   // One part of the lanes of a tile over the steps of a block; `sums`: [row][out][lane]. At the
   // end of whole sums (totals not null): totals[row * pitch + out]. `first`: of new sums.
-  template <bool pairs, bool fetch, bool first, typename Lanes = V>
+  template <bool pairs, int fetch, bool first, typename Lanes = V>
   static __attribute__((noinline)) void RunPart(const float* x, const float* w, int64_t steps,
                                                 float* sums, float* totals, int64_t pitch,
                                                 Lines lines) {
@@ -106,7 +106,7 @@ struct PackedLinear {
     // The rows of x that come next on their way into the first cache: some tens of cycles.
     constexpr int kAhead = 2;
     const auto step = [&](const float* xs, const float* ws) __attribute__((always_inline)) {
-      if constexpr (fetch) __builtin_prefetch(lines.base + *lines.offsets++, 0, 2);
+      for (int i = 0; i < fetch; ++i) __builtin_prefetch(lines.base + *lines.offsets++, 0, 2);
       typename V::Register held[kOuts];
       Unroll<kOuts>([&](auto o) __attribute__((always_inline)) {
         held[o] = V::LoadRegister(ws + o * kLanes);
@@ -170,7 +170,7 @@ struct PackedLinear {
 
     static constexpr int64_t kBlock = kSteps * (pairs ? 32 : 16);
     // Of float32 weights in a block, and of one more tile.
-    static constexpr int64_t kMostLines = kOuts * (kBlock / 16 + 1) + kSteps;
+    static constexpr int64_t kMostLines = kOuts * (kBlock / 16 + 1 + kSteps);
 
     void Prepare() {
       const auto even = [](int64_t count, int64_t most, int64_t unit) {
@@ -249,9 +249,16 @@ struct PackedLinear {
         const bool ends = p + 1 == panels;
         const int64_t next_k = !ends ? k : last ? 0 : k + block;
         const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
-        // The first tiles fetch the weights of the next panel, all the others nothing.
-        const auto fetching = first ? RunPart<pairs, true, true> : RunPart<pairs, true, false>;
-        const auto plain = first ? RunPart<pairs, false, true> : RunPart<pairs, false, false>;
+        // The first tiles fetch the weights of the next panel, the others nothing: one line a step,
+        // or more where there are too few tiles for that.
+        const int64_t all_steps = quads * kParts * steps;
+        const int64_t a_step = all_steps >= lines ? 1 : 2 * all_steps >= lines ? 2 : kOuts;
+        const auto run = [&](int64_t fetches) {
+          if (fetches == 0) return first ? RunPart<pairs, 0, true> : RunPart<pairs, 0, false>;
+          if (fetches == 1) return first ? RunPart<pairs, 1, true> : RunPart<pairs, 1, false>;
+          if (fetches == 2) return first ? RunPart<pairs, 2, true> : RunPart<pairs, 2, false>;
+          return first ? RunPart<pairs, kOuts, true> : RunPart<pairs, kOuts, false>;
+        };
         int64_t fetched = 0;
         // Sums that are complete at once need no place of their own.
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
@@ -261,11 +268,11 @@ struct PackedLinear {
           float* const to = totals + q * kRows * piece;
           for (int64_t part = 0; part < kParts; ++part) {
             const bool fetches = fetched < lines;
-            (fetches ? fetching : plain)(x + q * kQuadSize + part * (kQuadSize / kParts),
-                                         space.w + part * (kPanelSize / kParts), steps,
-                                         tile + part * (kTileSize / kParts), last ? to : nullptr,
-                                         piece, {next, space.ahead + fetched});
-            if (fetches) fetched += steps;
+            run(fetches ? a_step : 0)(x + q * kQuadSize + part * (kQuadSize / kParts),
+                                      space.w + part * (kPanelSize / kParts), steps,
+                                      tile + part * (kTileSize / kParts), last ? to : nullptr,
+                                      piece, {next, space.ahead + fetched});
+            if (fetches) fetched += a_step * steps;
           }
           if (last && kParts > 1) ReduceTile(tile, to, piece);
         }
