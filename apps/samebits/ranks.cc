@@ -58,9 +58,7 @@ class MpiRanks : public Communicator {
 
   void AllGather(int first, const void* own, std::span<const int64_t> bytes, void* all) override {
     const int64_t exchange = BeginAllGather(first, own, bytes, all);
-    MPI_Wait(&moving_.at(exchange).request, MPI_STATUS_IGNORE);
-    std::this_thread::sleep_until(moving_.at(exchange).earliest);
-    moving_.erase(exchange);
+    while (!Arrived(exchange)) std::this_thread::yield();
   }
   int64_t BeginAllGather(int first, const void* own, std::span<const int64_t> bytes,
                          void* all) override {

@@ -90,6 +90,7 @@ Generation Generate(Runtime& runtime, Sequence& sequence, std::span<const int64_
       logits = &runtime.Forward(sequence, prompt.subspan(at));
     }
   }
+  SAMEBITS_CHECK(logits != nullptr, "the last chunk has logits");
   if (events.prefill) events.prefill(total, total);
   const double prefill_s = SecondsSince(start);
 
