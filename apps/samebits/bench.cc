@@ -134,16 +134,14 @@ std::string GroupOf(const Graph& graph, const Node& node) {
 
 class Bench {
  public:
-  // how: with node_costs, of the nodes of this rank's graph.
   Bench(const BenchOptions& options, const Checkpoint& checkpoint, const Graph& graph,
-        const Graph& share, const RuntimeOptions& how)
+        const RuntimeOptions& how)
       : options_(options),
         checkpoint_(checkpoint),
         graph_(graph),
-        share_(share),
-        how_(how),
-        costs_(*how.node_costs),
+        how_(WithCosts(how, costs_)),
         runtime_(graph, checkpoint, how_),
+        share_(runtime_.graph()),
         pool_(how_.threads),
         scratch_(ScratchBytes()) {
     result_.model = options.model.model;
@@ -173,6 +171,11 @@ class Bench {
   }
 
  private:
+  static RuntimeOptions WithCosts(RuntimeOptions options, std::vector<NodeCost>& costs) {
+    options.node_costs = &costs;
+    return options;
+  }
+
   static void Progress(const std::string& text) {
     if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\033[K{}", text);
   }
@@ -301,11 +304,12 @@ class Bench {
 
   const BenchOptions& options_;
   const Checkpoint& checkpoint_;
-  const Graph &graph_, &share_;
+  const Graph& graph_;
+  std::vector<NodeCost> costs_;  // of what is measured now
   const RuntimeOptions how_;
-  std::vector<NodeCost>& costs_;  // of what is measured now
   Runtime runtime_;
-  ThreadPool pool_;  // for the limits; the runtime has its own
+  const Graph& share_;  // this rank's
+  ThreadPool pool_;     // for the limits; the runtime has its own
   PagedBuffer scratch_;
   std::vector<int64_t> ids_;
   std::map<std::pair<int64_t, int64_t>, std::vector<Sequence>> sequences_;  // by depth and batch
@@ -328,10 +332,6 @@ void RunBench(const BenchOptions& options) {
     }
     DelayExchanges(std::chrono::duration<double, std::milli>(options.exchange_delay_ms));
   }
-  const Graph share =
-      how.ranks == nullptr ? graph : SplitGraph(graph, how.parallel, how.ranks->rank());
-  std::vector<NodeCost> costs(share.nodes.size());
-  how.node_costs = &costs;
   std::ofstream plot;  // opened before the minutes of measuring
   if (!options.plot.empty() && IsRootRank()) {
     plot.open(options.plot, std::ios::binary | std::ios::trunc);
@@ -340,7 +340,7 @@ void RunBench(const BenchOptions& options) {
     if (!plot) Fail(ErrorCode::kIo, "{}: can not be written", options.plot);
   };
   check_plot();
-  BenchResult result = Bench(options, checkpoint, graph, share, how).Run();
+  BenchResult result = Bench(options, checkpoint, graph, how).Run();
   result.exchange_delay_ms = options.exchange_delay_ms;
   if (plot.is_open()) {
     plot << BenchPlot(result);

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -76,15 +75,12 @@ void PrintUnmatched(const std::vector<Suggestion>& unmatched) {
   if (unmatched.size() > kShown) fmt::print("  ...\n");
 }
 
-int ThreadsOf(const CheckArguments& arguments) {
-  return arguments.threads > 0 ? arguments.threads : std::max(1, DefaultThreads() / LocalRanks());
-}
-
 int RunCheck(CheckArguments arguments, SharedSums* shared_sums) {
   // An output that can not be written is said before the work, not behind it.
   if (!arguments.report.empty()) CheckWritable(arguments.report);
   if (LooksLikeJson(arguments.trace)) {
-    return CheckLogProbs(arguments.model, arguments.trace, ThreadsOf(arguments), arguments.json);
+    return CheckLogProbs(arguments.model, arguments.trace, ChosenThreads(arguments.threads),
+                         arguments.json);
   }
   const Checkpoint checkpoint = Checkpoint::Open(arguments.model);
   const Graph graph = BuildGraph(checkpoint.config());
@@ -96,7 +92,7 @@ int RunCheck(CheckArguments arguments, SharedSums* shared_sums) {
   const std::vector<Suggestion> unmatched =
       FindUnmatched(arguments.trace, arguments.map, graph, trace);
   CheckOptions options;
-  options.threads = ThreadsOf(arguments);
+  options.threads = ChosenThreads(arguments.threads);
   options.shared_sums = shared_sums;
   const auto& metadata = trace.info().metadata;
   if (const auto found = metadata.find("attention"); found != metadata.end()) {
@@ -169,7 +165,7 @@ int RunOnRanks(const CheckArguments& arguments) {
     }
     sums.End();
   } else {
-    ThreadPool pool(ThreadsOf(arguments));
+    ThreadPool pool(ChosenThreads(arguments.threads));
     sums.Serve(pool);
   }
   message = FromRoot(message);

@@ -56,8 +56,11 @@ RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& con
     Fail(ErrorCode::kUsage, "--threads {}: expected 1 to 1024", options.threads);
   }
   if (options.chunk < 1) Fail(ErrorCode::kUsage, "--chunk {}: expected at least 1", options.chunk);
-  return {ChosenDType(options, config), *isa,
-          options.threads == 0 ? std::max(1, DefaultThreads() / LocalRanks()) : options.threads};
+  return {ChosenDType(options, config), *isa, ChosenThreads(options.threads)};
+}
+
+int ChosenThreads(int asked) {
+  return asked > 0 ? asked : std::max(1, DefaultThreads() / LocalRanks());
 }
 
 std::string ProgramDigest() {

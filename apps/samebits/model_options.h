@@ -28,6 +28,9 @@ void AddModelOptions(CLI::App& command, ModelOptions& options);
 DType ChosenDType(const ModelOptions& options, const ModelConfig& config);
 RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& config);
 
+// `asked`, or this rank's part of the machine's cores when it is 0.
+int ChosenThreads(int asked);
+
 // Of the running program, for AgreeOn.
 std::string ProgramDigest();
 

@@ -153,8 +153,7 @@ struct Runtime::Impl {
     }
     LinkNodes();
     PlanSlots();
-    SAMEBITS_CHECK(o.node_costs == nullptr || o.node_costs->size() == graph.nodes.size(),
-                   "node_costs");
+    if (o.node_costs != nullptr) o.node_costs->assign(graph.nodes.size(), {});
   }
 
   void LinkNodes();
@@ -666,6 +665,8 @@ Runtime::Runtime(const Graph& graph, const Checkpoint& checkpoint, const Runtime
     : impl_(std::make_unique<Impl>(graph, checkpoint, options)) {}
 
 Runtime::~Runtime() = default;
+
+const Graph& Runtime::graph() const { return impl_->graph; }
 
 Sequence Runtime::NewSequence() const { return {impl_->graph, impl_->options.dtype}; }
 

@@ -42,7 +42,7 @@ struct RuntimeOptions {
   // Weights that take the place of the checkpoint's, by their names there; must outlive the
   // runtime.
   std::map<std::string, TensorView, std::less<>> weights = {};
-  // For each node of the graph, with ranks of this rank's graph; must outlive the runtime.
+  // Gets one for each node of Runtime::graph(); must outlive the runtime.
   std::vector<NodeCost>* node_costs = nullptr;
   // This process is one of several ranks that all make the same calls, and runs its share of the
   // graph by `parallel`. Recorders must want the same tensors on all ranks; those of rank 0 get
@@ -73,6 +73,9 @@ class Runtime {
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
+
+  // The one that is run: with ranks this rank's share.
+  const Graph& graph() const;
 
   // An empty one. It must not outlive the graph, with ranks not the runtime.
   Sequence NewSequence() const;

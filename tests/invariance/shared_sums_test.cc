@@ -104,27 +104,24 @@ TEST(SharedSums, AreThoseOfOneProcess) {
   fmt::print("{} sums compared\n", compared);
 }
 
-// The comparison must be able to fail: with other weights all that the others computed is wrong.
-TEST(SharedSums, AWrongShareIsSeen) {
+// Sums that differ when all ranks but rank 0 have other weights.
+int64_t DifferingWithOtherWeights(int ranks, const char* weight, int64_t rows) {
   const Opened opened(Spec(DType::kF32, 4)), other(Spec(DType::kF32, 5));
   ThreadPool pool(1);
-  Sums one = MakeSums(opened.checkpoint, kWide, 37, false);
-  Sums many = MakeSums(opened.checkpoint, kWide, 37, false);
+  Sums one = MakeSums(opened.checkpoint, weight, rows, false);
+  Sums many = MakeSums(opened.checkpoint, weight, rows, false);
   ComputeSums(one.args, {0, one.args.outs}, pool);
-  Share(4, opened.checkpoint, other.checkpoint, kWide, many);
-  EXPECT_EQ(Differing(one, many), 37 * 704 * 3 / 4);
+  Share(ranks, opened.checkpoint, other.checkpoint, weight, many);
+  return Differing(one, many);
+}
+
+// The comparison must be able to fail: with other weights all that the others computed is wrong.
+TEST(SharedSums, AWrongShareIsSeen) {
+  EXPECT_EQ(DifferingWithOtherWeights(4, kWide, 37), 37 * 704 * 3 / 4);
 }
 
 // Too small to be worth an exchange: none of the others' weights is used.
-TEST(SharedSums, SmallOnesStay) {
-  const Opened opened(Spec(DType::kF32, 4)), other(Spec(DType::kF32, 5));
-  ThreadPool pool(1);
-  Sums one = MakeSums(opened.checkpoint, kNarrow, 3, false);
-  Sums many = MakeSums(opened.checkpoint, kNarrow, 3, false);
-  ComputeSums(one.args, {0, one.args.outs}, pool);
-  Share(2, opened.checkpoint, other.checkpoint, kNarrow, many);
-  EXPECT_EQ(Differing(one, many), 0);
-}
+TEST(SharedSums, SmallOnesStay) { EXPECT_EQ(DifferingWithOtherWeights(2, kNarrow, 3), 0); }
 
 }  // namespace
 }  // namespace samebits
