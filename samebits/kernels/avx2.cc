@@ -184,7 +184,7 @@ struct V {
   using Register = __m256;
   static constexpr int kPartLanes = 8;
   static Register ZeroRegister() { return _mm256_setzero_ps(); }
-  static Register LoadRegister(const float* p) { return _mm256_load_ps(p); }
+  static Register LoadRegister(const float* p) { return _mm256_loadu_ps(p); }
   static void StoreRegister(float* p, Register v) { _mm256_store_ps(p, v); }
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {

@@ -5,7 +5,7 @@ struct LanesAvx512 {
   using F = __m512;
   static constexpr int kDecodeOuts = 4;
   static constexpr int kRows = 4, kOuts = 6, kPackedFrom = 4;
-  static constexpr int64_t kLinearRows = 128, kSteps = 64, kPiece = 96;
+  static constexpr int64_t kLinearRows = 128, kSteps = 48, kPiece = 96;
   static constexpr int kScoreQueries = 4, kScoreSums = 16;
   static constexpr int kContextQueries = 4, kContextChunks = 4;
 
@@ -57,15 +57,25 @@ struct LanesAvx512 {
   }
 
   template <DType dtype>
-  static void Store(void* p, F v, int64_t n = 16) {
-    const __mmask16 mask = Mask(n);
+  static __m256i Halves(F v) {
+    if constexpr (dtype == DType::kBF16) return _mm512_cvtepi32_epi16(RoundToBF16(v));
+    return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  template <DType dtype>
+  static void Store(void* p, F v) {
     if constexpr (dtype == DType::kF32) {
-      _mm512_mask_storeu_ps(p, mask, v);
-    } else if constexpr (dtype == DType::kF16) {
-      _mm256_mask_storeu_epi16(p, mask,
-                               _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+      _mm512_storeu_ps(p, v);
     } else {
-      _mm256_mask_storeu_epi16(p, mask, _mm512_cvtepi32_epi16(RoundToBF16(v)));
+      _mm256_storeu_si256(static_cast<__m256i*>(p), Halves<dtype>(v));
+    }
+  }
+  template <DType dtype>
+  static void Store(void* p, F v, int64_t n) {
+    if (n == 16) return Store<dtype>(p, v);  // AMD's masked stores that narrow are slow
+    if constexpr (dtype == DType::kF32) {
+      _mm512_mask_storeu_ps(p, Mask(n), v);
+    } else {
+      _mm256_mask_storeu_epi16(p, Mask(n), Halves<dtype>(v));
     }
   }
 
@@ -143,7 +153,7 @@ struct LanesAvx512 {
   using Register = __m512;
   static constexpr int kPartLanes = 16;
   static Register ZeroRegister() { return _mm512_setzero_ps(); }
-  static Register LoadRegister(const float* p) { return _mm512_load_ps(p); }
+  static Register LoadRegister(const float* p) { return _mm512_loadu_ps(p); }
   static void StoreRegister(float* p, Register v) { _mm512_store_ps(p, v); }
   // The sums of 4 x 6 registers; those of a row `pitch` behind those of the row before.
   static void StoreTotals(const Register (&v)[4][6], float* totals, int64_t pitch) {

@@ -87,16 +87,23 @@ struct PackedLinear {
     }
   }
 
-  // Cache lines to be fetched, some a step: where they lie from `base` on.
+  // Cache lines to be fetched, some a step, into the second cache: where they lie from `base` on.
+  static constexpr int kNear = -1;  // one a step, into the first cache
   struct Lines {
     const std::byte* base = nullptr;
     const int32_t* offsets = nullptr;
   };
 
+  // Where a panel of weights lies, in words: packed, or as it is stored.
+  struct Weights {
+    const float* at;
+    int64_t pitch;  // from an output to the next one, where they are not packed
+  };
+
   // One part of the lanes of a tile over the steps of a block; `sums`: [row][out][lane]. At the
   // end of whole sums (totals not null): totals[row * pitch + out]. `first`: of new sums.
-  template <bool pairs, int fetch, bool first, typename Lanes = V>
-  static __attribute__((noinline)) void RunPart(const float* x, const float* w, int64_t steps,
+  template <bool pairs, bool packed, int fetch, bool first, typename Lanes = V>
+  static __attribute__((noinline)) void RunPart(const float* x, Weights weights, int64_t steps,
                                                 float* sums, float* totals, int64_t pitch,
                                                 Lines lines) {
     typename V::Register acc[kRows][kOuts];
@@ -105,11 +112,13 @@ struct PackedLinear {
     });
     // The rows of x that come next on their way into the first cache: some tens of cycles.
     constexpr int kAhead = 2;
+    const int64_t out_pitch = packed ? kLanes : weights.pitch;
     const auto step = [&](const float* xs, const float* ws) __attribute__((always_inline)) {
+      if constexpr (fetch == kNear) __builtin_prefetch(lines.base + *lines.offsets++);
       for (int i = 0; i < fetch; ++i) __builtin_prefetch(lines.base + *lines.offsets++, 0, 2);
       typename V::Register held[kOuts];
       Unroll<kOuts>([&](auto o) __attribute__((always_inline)) {
-        held[o] = V::LoadRegister(ws + o * kLanes);
+        held[o] = V::LoadRegister(ws + o * out_pitch);
       });
       Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
         if (r * kLanes % 16 == 0) __builtin_prefetch(xs + (kAhead * kRows + r) * kLanes);
@@ -119,12 +128,12 @@ struct PackedLinear {
         });
       });
     };
-    constexpr int kUnroll = 4;
-    for (; steps >= kUnroll;
-         steps -= kUnroll, x += kUnroll * kRows * kLanes, w += kUnroll * kOuts * kLanes) {
-      for (int i = 0; i < kUnroll; ++i) step(x + i * kRows * kLanes, w + i * kOuts * kLanes);
+    const float* w = weights.at;
+    constexpr int kUnroll = 4, kX = kRows * kLanes, kW = packed ? kOuts * kLanes : 16;
+    for (; steps >= kUnroll; steps -= kUnroll, x += kUnroll * kX, w += kUnroll * kW) {
+      for (int i = 0; i < kUnroll; ++i) step(x + i * kX, w + i * kW);
     }
-    for (; steps > 0; --steps, x += kRows * kLanes, w += kOuts * kLanes) step(x, w);
+    for (; steps > 0; --steps, x += kX, w += kW) step(x, w);
     if constexpr (kParts == 1) {
       if (totals != nullptr) return Lanes::StoreTotals(acc, totals, pitch);
     }
@@ -245,38 +254,65 @@ struct PackedLinear {
       const float* x = PackedRows(k);
       const bool first = k == 0, last = k + block >= a.in_features;
       for (int64_t p = 0; p < panels; ++p) {
-        PackWeights(first_out + p * kOuts, k, count);
+        const int64_t out = first_out + p * kOuts;
+        const bool in_place = InPlace(out);
+        if (!in_place) PackWeights(out, k, count);
+        const Weights weights =
+            in_place ? Weights{reinterpret_cast<const float*>(WeightsAt(out, k)),
+                               a.in_features * DTypeSize(dtype) / int64_t{sizeof(float)}}
+                     : Weights{space.w, 0};
+        const int64_t weights_part = in_place ? kLanes : kPanelSize / kParts;
         const bool ends = p + 1 == panels;
         const int64_t next_k = !ends ? k : last ? 0 : k + block;
         const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
-        // The first tiles fetch the weights of the next panel, the others nothing: one line a step,
-        // or more where there are too few tiles for that.
+        // The first tiles fetch the weights of the next panel into the second cache: one line a
+        // step, or more where there are too few tiles for that. Until they are needed some are
+        // gone again, so the last tiles fetch them once more, into the first cache.
         const int64_t all_steps = quads * kParts * steps;
         const int64_t a_step = all_steps >= lines ? 1 : 2 * all_steps >= lines ? 2 : kOuts;
-        const auto run = [&](int64_t fetches) {
-          if (fetches == 0) return first ? RunPart<pairs, 0, true> : RunPart<pairs, 0, false>;
-          if (fetches == 1) return first ? RunPart<pairs, 1, true> : RunPart<pairs, 1, false>;
-          if (fetches == 2) return first ? RunPart<pairs, 2, true> : RunPart<pairs, 2, false>;
-          return first ? RunPart<pairs, kOuts, true> : RunPart<pairs, kOuts, false>;
-        };
-        int64_t fetched = 0;
+        const int64_t again = all_steps >= 4 * lines ? all_steps - lines : all_steps;
+        int64_t done = 0;  // steps
         // Sums that are complete at once need no place of their own.
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
         float* const totals = space.totals + p * kOuts;
         for (int64_t q = 0; q < quads; ++q) {
           float* const tile = sums + q * kTileSize;
           float* const to = totals + q * kRows * piece;
-          for (int64_t part = 0; part < kParts; ++part) {
-            const bool fetches = fetched < lines;
-            run(fetches ? a_step : 0)(x + q * kQuadSize + part * (kQuadSize / kParts),
-                                      space.w + part * (kPanelSize / kParts), steps,
-                                      tile + part * (kTileSize / kParts), last ? to : nullptr,
-                                      piece, {next, space.ahead + fetched});
-            if (fetches) fetched += a_step * steps;
+          for (int64_t part = 0; part < kParts; ++part, done += steps) {
+            const bool near = done >= again, far = done * a_step < lines;
+            Part(in_place, first, near ? kNear : far ? a_step : 0)(
+                x + q * kQuadSize + part * (kQuadSize / kParts),
+                {weights.at + part * weights_part, weights.pitch}, steps,
+                tile + part * (kTileSize / kParts), last ? to : nullptr, piece,
+                {next, space.ahead + (near ? done - again : far ? done * a_step : 0)});
           }
           if (last && kParts > 1) ReduceTile(tile, to, piece);
         }
       }
+    }
+
+    // Whole panels of weights that are words already: nothing is packed.
+    bool InPlace(int64_t out) const {
+      if constexpr (!pairs && dtype != DType::kF32) return false;
+      return a.weight_dtype == dtype && a.in_features % (pairs ? 32 : 16) == 0 &&
+             out + kOuts <= last_out;
+    }
+
+    static auto Part(bool in_place, bool first, int64_t fetches) {
+      const auto chosen = [&]<bool packed, int fetch>() {
+        return first ? RunPart<pairs, packed, fetch, true> : RunPart<pairs, packed, fetch, false>;
+      };
+      const auto with = [&]<int fetch>() {
+        if constexpr (pairs || dtype == DType::kF32) {
+          if (in_place) return chosen.template operator()<false, fetch>();
+        }
+        return chosen.template operator()<true, fetch>();
+      };
+      if (fetches == kNear) return with.template operator()<kNear>();
+      if (fetches == 0) return with.template operator()<0>();
+      if (fetches == 1) return with.template operator()<1>();
+      if (fetches == 2) return with.template operator()<2>();
+      return with.template operator()<kOuts>();
     }
 
     void Store(int64_t row) const {
@@ -295,12 +331,14 @@ struct PackedLinear {
       for (int64_t r = 0; r < rows; ++r) {
         const float* totals = space.totals + r * piece;
         Element<dtype>* to = y + (row + r) * a.out_features + first_out;
-        for (int64_t o = 0; o < count; o += 16) {
-          const int64_t n = std::min<int64_t>(16, count - o);
-          typename V::F v = V::template Load<DType::kF32>(totals + o, n);
-          if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n));
-          V::template Store<dtype>(to + o, v, n);
-        }
+        const auto store = [&](int64_t o, const auto&... n) __attribute__((always_inline)) {
+          typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
+          if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
+          V::template Store<dtype>(to + o, v, n...);
+        };
+        int64_t o = 0;
+        for (; o + 16 <= count; o += 16) store(o);
+        if (o < count) store(o, count - o);
       }
     }
 
