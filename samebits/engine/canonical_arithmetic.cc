@@ -63,10 +63,14 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
     if (KvHead(node, head) == static_cast<int64_t>(heads.size())) heads.push_back({head, head});
     heads.back().end = head + 1;
   }
-  constexpr int64_t kRows = 16;  // a multiple of those of a tile, mostly
+  // So many queries that it pays to lay out keys and values for them; a multiple of the rows of a
+  // tile, mostly.
+  constexpr int64_t kQueries = 128, kUnit = 16;
+  const int64_t group_size = std::max<int64_t>(1, a.heads / a.kv_heads);
+  const int64_t piece_rows = (kQueries / group_size + kUnit - 1) / kUnit * kUnit;
   int64_t groups = 0;
   for (const AttentionPart& part : parts) {
-    groups += (part.args.rows + kRows - 1) / kRows * a.kv_heads;
+    groups += (part.args.rows + piece_rows - 1) / piece_rows * a.kv_heads;
   }
   // The heads of a group share what is read; the groups that are left over when all threads had as
   // many are cut into heads, so that no thread has nothing to do.
@@ -83,8 +87,8 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
     }
     const int64_t rows = part.args.rows;
     for (const Range& group : heads) {
-      for (int64_t row = 0; row < rows; row += kRows, ++seen) {
-        const int64_t step = seen < whole ? group.size() : 1, end = std::min(rows, row + kRows);
+      for (int64_t row = 0; row < rows; row += piece_rows, ++seen) {
+        const int64_t step = seen < whole ? group.size() : 1, end = std::min(rows, row + piece_rows);
         for (int64_t head = group.begin; head < group.end; head += step) {
           pieces.push_back({at, head, head + step, row, end});
         }

@@ -17,6 +17,7 @@ struct V {
   static constexpr int kRows = 4, kOuts = 3, kPackedFrom = 2;
   static constexpr int64_t kLinearRows = 48, kSteps = 64, kPiece = 192;
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 4, kContextChunks = 1;
+  static constexpr int kPackedQueries = 1, kPackedBlocks = 2;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
@@ -100,6 +101,16 @@ struct V {
     }
     return {_mm256_castsi256_ps(_mm256_slli_epi32(RoundToBF16(v.a), 16)),
             _mm256_castsi256_ps(_mm256_slli_epi32(RoundToBF16(v.b), 16))};
+  }
+
+  // Round and Store of what is not denormal.
+  template <DType dtype>
+  static F RoundNormal(F v) {
+    return Round<dtype>(v);
+  }
+  template <DType dtype>
+  static void StoreNormal(void* p, F v) {
+    Store<dtype>(p, v);
   }
 
   // The tree of canonical.h: 16 lanes, distance 8, 4, 2, 1.
@@ -186,6 +197,27 @@ struct V {
   static Register ZeroRegister() { return _mm256_setzero_ps(); }
   static Register LoadRegister(const float* p) { return _mm256_loadu_ps(p); }
   static void StoreRegister(float* p, Register v) { _mm256_store_ps(p, v); }
+  static Register Broadcast(const float* p) { return _mm256_set1_ps(*p); }
+  static Register AddRegisters(Register a, Register b) { return _mm256_add_ps(a, b); }
+  // Lane j of v[i] becomes lane i of v[j].
+  static void Transpose(Register (&v)[8]) {
+    Register t[8];
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {  // v[i + j]: lane j of each 128 bits, of rows i to i + 3
+      v[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      v[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+      v[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      v[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int j = 0; j < 4; ++j) {
+      t[j] = _mm256_permute2f128_ps(v[j], v[4 + j], 0x20);
+      t[4 + j] = _mm256_permute2f128_ps(v[j], v[4 + j], 0x31);
+    }
+    for (int i = 0; i < 8; ++i) v[i] = t[i];
+  }
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {
     return _mm256_fmadd_ps(x, w, acc);
@@ -197,11 +229,13 @@ struct V {
 #include "samebits/kernels/vector_attention.h"
 //
 #include "samebits/kernels/packed_linear.h"
+//
+#include "samebits/kernels/packed_attention.h"
 
 }  // namespace
 
 const Kernels kAvx2Kernels = {Isa::kAvx2,         V::kLinearRows, &Linear<false>, &RmsNorm,
-                              &canonical::Rotary, &Rope,          &Attention,     &Add,
+                              &canonical::Rotary, &Rope,          &Attention<false>,     &Add,
                               &Multiply,          &Silu};
 
 }  // namespace samebits

@@ -24,11 +24,13 @@ struct V : LanesAvx512 {
 #include "samebits/kernels/vector_attention.h"
 //
 #include "samebits/kernels/packed_linear.h"
+//
+#include "samebits/kernels/packed_attention.h"
 
 }  // namespace
 
 const Kernels kAvx512Kernels = {Isa::kAvx512,       V::kLinearRows, &Linear<false>, &RmsNorm,
-                                &canonical::Rotary, &Rope,          &Attention,     &Add,
+                                &canonical::Rotary, &Rope,          &Attention<false>,     &Add,
                                 &Multiply,          &Silu};
 
 }  // namespace samebits

@@ -15,6 +15,20 @@ struct V : LanesAvx512 {
     return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(x.bits), std::bit_cast<__m512bh>(w.bits));
   }
 
+  // The instruction that rounds to bf16 takes denormals for zeros.
+  static __m256i NormalHalves(F v) { return std::bit_cast<__m256i>(_mm512_cvtneps_pbh(v)); }
+  template <DType dtype>
+  static F RoundNormal(F v) {
+    if constexpr (dtype != DType::kBF16) return Round<dtype>(v);
+    const __m512i words = _mm512_cvtepu16_epi32(NormalHalves(v));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+  }
+  template <DType dtype>
+  static void StoreNormal(void* p, F v) {
+    if constexpr (dtype != DType::kBF16) return Store<dtype>(p, v);
+    _mm256_storeu_si256(static_cast<__m256i*>(p), NormalHalves(v));
+  }
+
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {
     if constexpr (!pairs) return _mm512_fmadd_ps(x, w, acc);
@@ -27,6 +41,8 @@ struct V : LanesAvx512 {
 #include "samebits/kernels/vector_attention.h"
 //
 #include "samebits/kernels/packed_linear.h"
+//
+#include "samebits/kernels/packed_attention.h"
 
 // Of some steps in a few chains, in clock ticks.
 template <bool pairs>
@@ -62,12 +78,18 @@ void FasterLinear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64
   kAvx512Bf16Linear[PairsPay() ? 1 : 0](a, row_begin, row_end, out_begin, out_end);
 }
 
+void FasterAttention(const AttentionArgs& a, int64_t head_begin, int64_t head_end,
+                     int64_t row_begin, int64_t row_end) {
+  const auto attention = PairsPay() ? &Attention<true> : &Attention<false>;
+  attention(a, head_begin, head_end, row_begin, row_end);
+}
+
 }  // namespace
 
 const LinearKernel kAvx512Bf16Linear[2] = {&Linear<false>, &Linear<true>};
 
 const Kernels kAvx512Bf16Kernels = {Isa::kAvx512Bf16,   V::kLinearRows, &FasterLinear, &RmsNorm,
-                                    &canonical::Rotary, &Rope,          &Attention,    &Add,
+                                    &canonical::Rotary, &Rope,          &FasterAttention,    &Add,
                                     &Multiply,          &Silu};
 
 }  // namespace samebits

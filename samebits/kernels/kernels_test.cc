@@ -159,6 +159,23 @@ TEST_P(AttentionTest, GroupsOfHeads) {
   }
 }
 
+// So many that keys and values are laid out for them: tiles of one row and of several, queries that
+// are left over, keys that end anywhere in a block.
+TEST_P(AttentionTest, ManyQueries) {
+  for (int64_t head_dim : {2, 14, 32, 34, 64, 80, 128, 160, 256}) {
+    for (int64_t first : {1, 2, 30, 33, 63}) {
+      const int64_t group = 1 + (head_dim / 2 + first) % 7, rows = 24 / group + 3;
+      for (Data data : kAllData) {
+        Compare({rows, 2 * group, 2, head_dim, first, first % 2 == 0, data});
+      }
+      for (int64_t window : {5, 32, 47}) {
+        Compare({rows, group, 1, head_dim, first, first % 2 == 0, Data::kSpecial, window});
+      }
+    }
+  }
+  Compare({40, 7, 1, 64, 300, false, Data::kCancelling});
+}
+
 TEST_P(AttentionTest, LongCache) {
   Compare({1, 2, 1, 128, 3001, true, Data::kNormal});
   Compare({5, 2, 1, 64, 1000, false, Data::kCancelling});

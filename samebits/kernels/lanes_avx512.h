@@ -8,6 +8,7 @@ struct LanesAvx512 {
   static constexpr int64_t kLinearRows = 128, kSteps = 48, kPiece = 96;
   static constexpr int kScoreQueries = 4, kScoreSums = 16;
   static constexpr int kContextQueries = 4, kContextChunks = 4;
+  static constexpr int kPackedQueries = 2, kPackedBlocks = 2;
 
   static F Zero() { return _mm512_setzero_ps(); }
   static F Set(float v) { return _mm512_set1_ps(v); }
@@ -88,6 +89,16 @@ struct LanesAvx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(RoundToBF16(v), 16));
   }
 
+  // Round and Store of what is not denormal.
+  template <DType dtype>
+  static F RoundNormal(F v) {
+    return Round<dtype>(v);
+  }
+  template <DType dtype>
+  static void StoreNormal(void* p, F v) {
+    Store<dtype>(p, v);
+  }
+
   // The tree of canonical.h: 16 lanes, distance 8, 4, 2, 1.
   static float Reduce(F v) {
     const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -96,11 +107,11 @@ struct LanesAvx512 {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
   }
 
-  // samebits::Exp, operation for operation.
+  // samebits::Exp, to the bit.
   static F Exp(F x) {
     using C = ExpConstants;
-    F c = _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, Set(C::kLow), _CMP_LT_OQ), Set(C::kLow));
-    c = _mm512_mask_mov_ps(c, _mm512_cmp_ps_mask(c, Set(C::kHigh), _CMP_GT_OQ), Set(C::kHigh));
+    // Each takes its second operand where one is NaN, and where they are equal.
+    const F c = _mm512_min_ps(Set(C::kHigh), _mm512_max_ps(Set(C::kLow), x));
     const F shifted = Fma(c, Set(C::kLog2E), Set(C::kMagic));
     const F n = _mm512_sub_ps(shifted, Set(C::kMagic));
     F r = Fma(n, Set(-C::kLn2High), c);
@@ -108,14 +119,7 @@ struct LanesAvx512 {
     F p = Set(C::kP[0]);
     for (int i = 1; i < 6; ++i) p = Fma(p, r, Set(C::kP[i]));
     const F e = Add(Fma(Mul(r, r), p, r), Set(1.0F));
-    const __m512i k =
-        _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(Set(C::kMagic)));
-    const __m512i half = _mm512_srai_epi32(k, 1);
-    const __m512i bias = _mm512_set1_epi32(127);
-    const F a = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
-    const F b = _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(k, half), bias), 23));
-    return Mul(Mul(e, a), b);
+    return _mm512_scalef_ps(e, n);  // rounded once, where the result is denormal, as in two steps
   }
 
   // The tree's steps for several sums side by side: x's lanes and y's, folded at a distance.
@@ -155,6 +159,38 @@ struct LanesAvx512 {
   static Register ZeroRegister() { return _mm512_setzero_ps(); }
   static Register LoadRegister(const float* p) { return _mm512_loadu_ps(p); }
   static void StoreRegister(float* p, Register v) { _mm512_store_ps(p, v); }
+  static Register Broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  static Register AddRegisters(Register a, Register b) { return _mm512_add_ps(a, b); }
+  // Lane j of v[i] becomes lane i of v[j].
+  static void Transpose(Register (&v)[16]) {
+    Register t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {  // v[i + j]: lane j of each 128 bits, of rows i to i + 3
+      const auto unpack = [&](int from, auto high) {
+        const __m512d a = _mm512_castps_pd(t[i + from]), b = _mm512_castps_pd(t[i + from + 2]);
+        return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(a, b) : _mm512_unpacklo_pd(a, b));
+      };
+      v[i] = unpack(0, false);
+      v[i + 1] = unpack(0, true);
+      v[i + 2] = unpack(1, false);
+      v[i + 3] = unpack(1, true);
+    }
+    // 4 x 4 blocks of 128 bits.
+    for (int j = 0; j < 4; ++j) {
+      const Register a = _mm512_shuffle_f32x4(v[j], v[4 + j], 0x44);
+      const Register b = _mm512_shuffle_f32x4(v[j], v[4 + j], 0xee);
+      const Register c = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0x44);
+      const Register d = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0xee);
+      t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+      t[4 + j] = _mm512_shuffle_f32x4(a, c, 0xdd);
+      t[8 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+      t[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+    for (int i = 0; i < 16; ++i) v[i] = t[i];
+  }
   // The sums of 4 x 6 registers; those of a row `pitch` behind those of the row before.
   static void StoreTotals(const Register (&v)[4][6], float* totals, int64_t pitch) {
     const F a = ReduceAll({v[0][0], v[0][1], v[0][2], v[0][3], v[0][4], v[0][5], v[1][0], v[1][1],

@@ -334,7 +334,11 @@ struct PackedLinear {
         const auto store = [&](int64_t o, const auto&... n) __attribute__((always_inline)) {
           typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
           if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
-          V::template Store<dtype>(to + o, v, n...);
+          if constexpr (sizeof...(n) == 0) {
+            V::template StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
+          } else {
+            V::template Store<dtype>(to + o, v, n...);
+          }
         };
         int64_t o = 0;
         for (; o + 16 <= count; o += 16) store(o);

@@ -1,8 +1,12 @@
 // Attention of canonical arithmetic over 16 fp32 lanes; included behind vector_kernels.h, once a
 // source file. Queries that look at the same keys and values (the heads of a group, and rows next
-// to one another) form a tile and share what is read. Scratch is a few floats a key for each
-// thread: the scores of a tile, never those of a whole prompt. Left out: how rows are shared
-// between threads.
+// to one another) form a tile and share what is read. Where a call has many, keys and values are
+// laid out for them first (packed_attention.h). Scratch is a few floats a key for each thread: the
+// scores of a tile, never those of a whole prompt, and the keys and values of one head. Left out:
+// how rows are shared between threads.
+
+template <DType dtype, bool pairs>
+struct PackedKeys;
 
 // Probabilities wait in bf16 where they are broadcast in pairs, and as rounded floats otherwise.
 template <DType dtype>
@@ -100,8 +104,9 @@ void ScoreTile(const AttentionArgs& a, const Tile<dtype>& tile) {
     ScoreQueries<dtype, V::kScoreQueries>(a, tile, 0, at);
     for (int64_t q = 0; q < tile.count; ++q) {
       float* scores = tile.queries[q].scores + at;
-      const typename V::F dots = V::template Round<dtype>(V::template Load<DType::kF32>(scores));
-      V::template Store<DType::kF32>(scores, V::template Round<dtype>(V::Mul(dots, scale)), 16);
+      const typename V::F dots =
+          V::template RoundNormal<dtype>(V::template Load<DType::kF32>(scores));
+      V::template Store<DType::kF32>(scores, V::template RoundNormal<dtype>(V::Mul(dots, scale)));
     }
   }
 }
@@ -122,9 +127,10 @@ inline float LargestScore(const float* scores, int64_t count) {
   return top;
 }
 
-// probs = round(softmax); the scores are overwritten. Hidden keys of the tile before the first
+// probs = round(softmax); the scores are overwritten, with the same in floats where bf16 is not
+// multiplied in pairs. Hidden keys of the tile before the first
 // visible one, and the one behind an odd last one, get 0.
-template <DType dtype>
+template <DType dtype, bool pairs>
 void SoftmaxKeys(const Query<dtype>& query, int64_t base) {
   const int64_t hidden = query.begin - base, count = query.end - base;
   float* e = query.scores;
@@ -132,7 +138,7 @@ void SoftmaxKeys(const Query<dtype>& query, int64_t base) {
   typename V::F sums = V::Zero();
   for (int64_t j = 0; j < count; j += 16) {
     const typename V::F power = V::Exp(V::Add(V::template Load<DType::kF32>(e + j), shift));
-    V::template Store<DType::kF32>(e + j, power, 16);
+    V::template Store<DType::kF32>(e + j, power);
     if (j >= hidden && j + 16 <= count) {
       sums = V::Add(sums, power);
       continue;
@@ -145,9 +151,12 @@ void SoftmaxKeys(const Query<dtype>& query, int64_t base) {
   for (int64_t j = 0; j < count; j += 16) {
     const typename V::F p = V::Mul(V::template Load<DType::kF32>(e + j), inverse);
     if constexpr (dtype == DType::kBF16) {
-      V::template Store<dtype>(query.probs + j, p, 16);
+      V::template StoreNormal<dtype>(query.probs + j, p);
+      if constexpr (!pairs) {
+        V::template Store<DType::kF32>(e + j, V::template RoundNormal<dtype>(p));
+      }
     } else {
-      V::template Store<DType::kF32>(query.probs + j, V::template Round<dtype>(p), 16);
+      V::template Store<DType::kF32>(query.probs + j, V::template Round<dtype>(p));
     }
   }
   for (int64_t j = 0; j < hidden; ++j) query.probs[j] = 0;
@@ -224,9 +233,9 @@ void AddValuesOfAll(const AttentionArgs& a, const Tile<dtype>& tile, int64_t fir
 
 // The chains over the keys for 16 * chunks columns: first what not all queries see, each alone,
 // then what all see, together, then the rest.
-template <DType dtype, int chunks>
-void ContextColumns(const AttentionArgs& a, const Tile<dtype>& tile, int64_t column,
-                    int64_t width) {
+template <DType dtype, bool pairs, int chunks>
+void ContextColumns(const AttentionArgs& a, const Tile<dtype>& tile,
+                    const PackedKeys<dtype, pairs>* packed, int64_t column, int64_t width) {
   constexpr int64_t kKeys = 128;  // values that stay in the first-level cache
   int64_t from = 0, to = tile.end;
   for (int64_t q = 0; q < tile.count; ++q) {
@@ -239,8 +248,12 @@ void ContextColumns(const AttentionArgs& a, const Tile<dtype>& tile, int64_t col
     if (begin < end) AddValues<dtype, 1, chunks>(a, tile, q, begin, end, column, width);
   }
   for (int64_t j = from; j < to; j += kKeys) {
-    AddValuesOfAll<dtype, V::kContextQueries, chunks>(a, tile, 0, j, std::min(to, j + kKeys),
-                                                      column, width);
+    const int64_t end = std::min(to, j + kKeys);
+    if (packed != nullptr) {
+      packed->template AddValuesOfAll<V::kContextQueries, chunks>(tile, 0, j, end, column);
+    } else {
+      AddValuesOfAll<dtype, V::kContextQueries, chunks>(a, tile, 0, j, end, column, width);
+    }
   }
   for (int64_t q = 0; q < tile.count; ++q) {
     const int64_t begin = std::max(to, tile.queries[q].begin / 2 * 2), end = tile.queries[q].end;
@@ -266,8 +279,10 @@ void RecordRow(const AttentionArgs& a, const Query<dtype>& query, void* target, 
   }
 }
 
-template <DType dtype>
-__attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>& tile) {
+// packed: null, or what the keys of the tile are part of.
+template <DType dtype, bool pairs>
+__attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>& tile,
+                                             const PackedKeys<dtype, pairs>* packed) {
   using E = Element<dtype>;
   const int64_t d = a.head_dim, padded_d = (d + 15) / 16 * 16;
   tile.base = tile.queries[0].begin;
@@ -276,8 +291,8 @@ __attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>
     tile.base = std::min(tile.base, tile.queries[q].begin);
     tile.end = std::max(tile.end, tile.queries[q].end);
   }
-  tile.base = tile.base / 16 * 16;
-  const int64_t keys = (tile.end - tile.base + 15) / 16 * 16;
+  tile.base = tile.base / 32 * 32;
+  const int64_t keys = (tile.end - tile.base + 31) / 32 * 32;
   const auto bytes = [&tile](int64_t n, size_t size) {
     return static_cast<size_t>(tile.count * n) * size;
   };
@@ -290,19 +305,25 @@ __attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>
     tile.queries[q].probs = probs + q * keys;
     tile.queries[q].sums = sums + q * padded_d;
   }
-  ScoreTile<dtype>(a, tile);
+  if (packed != nullptr) {
+    packed->Score(a, tile);
+  } else {
+    ScoreTile<dtype>(a, tile);
+  }
   for (int64_t q = 0; q < tile.count; ++q) {
     const Query<dtype>& query = tile.queries[q];
     RecordRow<dtype>(a, query, a.scores, query.scores, tile.base);
-    SoftmaxKeys<dtype>(query, tile.base);
+    SoftmaxKeys<dtype, pairs>(query, tile.base);
     RecordRow<dtype>(a, query, a.probs, query.probs, tile.base);
   }
   int64_t i = 0;
   constexpr int kChunks = V::kContextChunks;
   for (; i + 16 * kChunks <= d; i += 16 * kChunks) {
-    ContextColumns<dtype, kChunks>(a, tile, i, 16);
+    ContextColumns<dtype, pairs, kChunks>(a, tile, packed, i, 16);
   }
-  for (; i < d; i += 16) ContextColumns<dtype, 1>(a, tile, i, std::min<int64_t>(16, d - i));
+  for (; i < d; i += 16) {
+    ContextColumns<dtype, pairs, 1>(a, tile, packed, i, std::min<int64_t>(16, d - i));
+  }
   for (int64_t q = 0; q < tile.count; ++q) {
     const Query<dtype>& query = tile.queries[q];
     E* out = static_cast<E*>(a.context) + (query.row * a.heads + query.head) * d;
@@ -320,35 +341,48 @@ inline int64_t RowsOfTile(int64_t heads, int64_t queries) {
 }
 
 // Tiles of the heads [head_begin, head_end) of one group and rows next to one another.
-template <DType dtype>
+template <DType dtype, bool pairs>
 void AttentionGroup(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
                     int64_t row_end) {
   using E = Element<dtype>;
+  constexpr int64_t kPackedFrom = 16;  // queries; for fewer it does not pay
   const int64_t heads = head_end - head_begin, d = a.head_dim;
   const int64_t kv = head_begin / (a.heads / a.kv_heads) * a.kv_head_stride;
+  const E* const k = static_cast<const E*>(a.k) + kv;
+  const E* const v = static_cast<const E*>(a.v) + kv;
   const int64_t rows = RowsOfTile(heads, Tile<dtype>::kQueries);
+  const auto begin_of = [&a](int64_t row) {
+    return a.window > 0 ? std::max<int64_t>(0, a.first_key_count + row - a.window) : 0;
+  };
+  const bool many = heads * (row_end - row_begin) >= kPackedFrom;
+  PackedKeys<dtype, pairs> packed;
+  if (many) {
+    packed.Pack(a, k, v, begin_of(row_begin), a.first_key_count + row_end - 1,
+                Tile<dtype>::kQueries);
+  }
   for (int64_t first = row_begin; first < row_end; first += rows) {
     Tile<dtype> tile;
-    tile.k = static_cast<const E*>(a.k) + kv;
-    tile.v = static_cast<const E*>(a.v) + kv;
+    tile.k = k;
+    tile.v = v;
     for (int64_t row = first; row < std::min(row_end, first + rows); ++row) {
       for (int64_t head = head_begin; head < head_end; ++head) {
         const int64_t end = a.first_key_count + row;
-        const int64_t begin = a.window > 0 ? std::max<int64_t>(0, end - a.window) : 0;
         tile.queries[tile.count++] = {static_cast<const E*>(a.q) + (row * a.heads + head) * d,
                                       row,
                                       head,
-                                      begin,
+                                      begin_of(row),
                                       end,
                                       nullptr,
                                       nullptr,
                                       nullptr};
       }
     }
-    AttentionTile<dtype>(a, tile);
+    AttentionTile<dtype, pairs>(a, tile, many ? &packed : nullptr);
   }
 }
 
+// pairs: bf16 of many queries stays in pairs, and one instruction multiplies two.
+template <bool pairs>
 void Attention(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int64_t row_begin,
                int64_t row_end) {
   const FlushDenormals flush(a.dtype == DType::kBF16);
@@ -358,7 +392,8 @@ void Attention(const AttentionArgs& a, int64_t head_begin, int64_t head_end, int
     while (head < head_end) {
       const int64_t last =
           std::min({head_end, (head / group + 1) * group, head + Tile<dtype>::kQueries});
-      AttentionGroup<dtype>(a, head, last, row_begin, row_end);
+      constexpr bool kPairs = pairs && dtype == DType::kBF16;
+      AttentionGroup<dtype, kPairs>(a, head, last, row_begin, row_end);
       head = last;
     }
   });
