@@ -95,8 +95,9 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
       }
     }
   }
+  // The last rows see the most keys: they come first, so that all threads end together.
   pool_.ParallelFor(static_cast<int64_t>(pieces.size()), [&](int64_t at) {
-    const Piece& piece = pieces[static_cast<size_t>(at)];
+    const Piece& piece = pieces[pieces.size() - 1 - static_cast<size_t>(at)];
     kernels_.attention(OfOneKvHead(node, parts[piece.part].args, piece.head_begin),
                        piece.head_begin, piece.head_end, piece.row_begin, piece.row_end);
   });

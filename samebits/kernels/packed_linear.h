@@ -75,13 +75,14 @@ struct PackedLinear {
   template <DType dtype, bool pairs, int tile>
   static void PackTile(const Element<dtype>* from, int64_t pitch, int64_t rows, int64_t count,
                        float* to) {
-    const int64_t stride = tile * kLanes, part = tile * kSteps * kLanes;
+    const int64_t steps = Steps<dtype, pairs>(count);
+    const int64_t stride = tile * kLanes, part = steps * stride;
     for (int64_t r = 0; r < tile; ++r) {
       if (r < rows) {
         PackRow<dtype, pairs>(from + r * pitch, count, stride, part, to + r * kLanes);
         continue;
       }
-      for (int64_t s = 0; s < Steps<dtype, pairs>(count); ++s) {
+      for (int64_t s = 0; s < steps; ++s) {
         StoreParts(to + r * kLanes + s * stride, part, V::Zero());
       }
     }
@@ -204,6 +205,10 @@ struct PackedLinear {
 
     float* PackedRows(int64_t k) const { return space.x + k / block * quads * kQuadSize; }
 
+    // Words of a packed quad, one part of them behind the other: no more than its steps take, so
+    // that quads do not all begin in the same sets of the caches.
+    static int64_t QuadSize(int64_t count) { return kRows * Steps<dtype, pairs>(count) * 16; }
+
     void PackRows(int64_t row) const {
       const auto* x = static_cast<const Element<dtype>*>(a.x) + row * a.in_features;
       for (int64_t k = 0; k < a.in_features; k += block) {
@@ -211,7 +216,7 @@ struct PackedLinear {
         for (int64_t q = 0; q < quads; ++q) {
           PackTile<dtype, pairs, kRows>(x + q * kRows * a.in_features + k, a.in_features,
                                         std::min<int64_t>(kRows, rows - q * kRows), count,
-                                        PackedRows(k) + q * kQuadSize);
+                                        PackedRows(k) + q * QuadSize(count));
         }
       }
     }
@@ -261,7 +266,8 @@ struct PackedLinear {
             in_place ? Weights{reinterpret_cast<const float*>(WeightsAt(out, k)),
                                a.in_features * DTypeSize(dtype) / int64_t{sizeof(float)}}
                      : Weights{space.w, 0};
-        const int64_t weights_part = in_place ? kLanes : kPanelSize / kParts;
+        const int64_t weights_part = in_place ? kLanes : kOuts * steps * kLanes;
+        const int64_t quad = QuadSize(count);
         const bool ends = p + 1 == panels;
         const int64_t next_k = !ends ? k : last ? 0 : k + block;
         const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
@@ -281,7 +287,7 @@ struct PackedLinear {
           for (int64_t part = 0; part < kParts; ++part, done += steps) {
             const bool near = done >= again, far = done * a_step < lines;
             Part(in_place, first, near ? kNear : far ? a_step : 0)(
-                x + q * kQuadSize + part * (kQuadSize / kParts),
+                x + q * quad + part * (quad / kParts),
                 {weights.at + part * weights_part, weights.pitch}, steps,
                 tile + part * (kTileSize / kParts), last ? to : nullptr, piece,
                 {next, space.ahead + (near ? done - again : far ? done * a_step : 0)});
