@@ -88,7 +88,8 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
     const int64_t rows = part.args.rows;
     for (const Range& group : heads) {
       for (int64_t row = 0; row < rows; row += piece_rows, ++seen) {
-        const int64_t step = seen < whole ? group.size() : 1, end = std::min(rows, row + piece_rows);
+        const int64_t step = seen < whole ? group.size() : 1,
+                      end = std::min(rows, row + piece_rows);
         for (int64_t head = group.begin; head < group.end; head += step) {
           pieces.push_back({at, head, head + step, row, end});
         }

@@ -15,7 +15,7 @@ struct V {
   };
   static constexpr int kDecodeOuts = 4;
   static constexpr int kRows = 4, kOuts = 3, kPackedFrom = 2;
-  static constexpr int64_t kLinearRows = 48, kSteps = 64, kPiece = 192;
+  static constexpr int64_t kSteps = 64, kPiece = 192;
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 4, kContextChunks = 1;
   static constexpr int kPackedQueries = 1, kPackedBlocks = 2;
 
@@ -234,8 +234,8 @@ struct V {
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {Isa::kAvx2,         V::kLinearRows, &Linear<false>, &RmsNorm,
-                              &canonical::Rotary, &Rope,          &Attention<false>,     &Add,
-                              &Multiply,          &Silu};
+const Kernels kAvx2Kernels = {Isa::kAvx2, &Linear<false>,    &RmsNorm, &canonical::Rotary,
+                              &Rope,      &Attention<false>, &Add,     &Multiply,
+                              &Silu};
 
 }  // namespace samebits

@@ -29,8 +29,8 @@ struct V : LanesAvx512 {
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {Isa::kAvx512,       V::kLinearRows, &Linear<false>, &RmsNorm,
-                                &canonical::Rotary, &Rope,          &Attention<false>,     &Add,
-                                &Multiply,          &Silu};
+const Kernels kAvx512Kernels = {Isa::kAvx512, &Linear<false>,    &RmsNorm, &canonical::Rotary,
+                                &Rope,        &Attention<false>, &Add,     &Multiply,
+                                &Silu};
 
 }  // namespace samebits

@@ -88,8 +88,8 @@ void FasterAttention(const AttentionArgs& a, int64_t head_begin, int64_t head_en
 
 const LinearKernel kAvx512Bf16Linear[2] = {&Linear<false>, &Linear<true>};
 
-const Kernels kAvx512Bf16Kernels = {Isa::kAvx512Bf16,   V::kLinearRows, &FasterLinear, &RmsNorm,
-                                    &canonical::Rotary, &Rope,          &FasterAttention,    &Add,
-                                    &Multiply,          &Silu};
+const Kernels kAvx512Bf16Kernels = {
+    Isa::kAvx512Bf16, &FasterLinear, &RmsNorm, &canonical::Rotary, &Rope, &FasterAttention, &Add,
+    &Multiply,        &Silu};
 
 }  // namespace samebits

@@ -1,6 +1,9 @@
 #include "samebits/kernels/kernels.h"
 
 #include <cpuid.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include "samebits/base/error.h"
 #include "samebits/kernels/tables.h"
@@ -9,11 +12,9 @@
 namespace samebits {
 namespace {
 
-const Kernels kPortableKernels = {Isa::kPortable,        64,
-                                  &canonical::Linear,    &canonical::RmsNorm,
-                                  &canonical::Rotary,    &canonical::Rope,
-                                  &canonical::Attention, &canonical::Add,
-                                  &canonical::Multiply,  &canonical::Silu};
+const Kernels kPortableKernels = {Isa::kPortable,     &canonical::Linear,   &canonical::RmsNorm,
+                                  &canonical::Rotary, &canonical::Rope,     &canonical::Attention,
+                                  &canonical::Add,    &canonical::Multiply, &canonical::Silu};
 
 // Two that clang 14's __builtin_cpu_supports does not know; their registers are those of AVX2 and
 // AVX-512.
@@ -34,6 +35,15 @@ std::byte* AllocateScratch(size_t bytes) {
   auto* data = static_cast<std::byte*>(std::aligned_alloc(64, bytes));
   SAMEBITS_CHECK(data != nullptr, "out of memory");
   return data;
+}
+
+int64_t LinearRows() {
+  static const int64_t rows = [] {
+    constexpr int64_t kRowBytes = 4096;  // of a block: kSteps words of 16 lanes (packed_linear.h)
+    const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or less: not known
+    return std::clamp<int64_t>(cache / 2 / kRowBytes, 64, 128);
+  }();
+  return rows;
 }
 
 std::string_view IsaName(Isa isa) {

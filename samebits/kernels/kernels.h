@@ -17,10 +17,13 @@ std::optional<Isa> IsaFromName(std::string_view name);
 bool IsaSupported(Isa isa);
 Isa BestIsa();
 
+// What `linear` prepares of x is shared by at most so many rows: those whose blocks stay in this
+// CPU's second-level cache.
+int64_t LinearRows();
+
 // Signatures as in canonical.h: half-open ranges of outputs.
 struct Kernels {
   Isa isa;
-  int64_t linear_rows;  // what `linear` prepares of x is shared by at most so many rows
   void (*linear)(const LinearArgs&, int64_t row_begin, int64_t row_end, int64_t out_begin,
                  int64_t out_end);
   void (*rms_norm)(const RmsNormArgs&, int64_t row_begin, int64_t row_end);

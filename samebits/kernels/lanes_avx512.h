@@ -5,7 +5,7 @@ struct LanesAvx512 {
   using F = __m512;
   static constexpr int kDecodeOuts = 4;
   static constexpr int kRows = 4, kOuts = 6, kPackedFrom = 4;
-  static constexpr int64_t kLinearRows = 128, kSteps = 64, kPiece = 96;
+  static constexpr int64_t kSteps = 64, kPiece = 96;
   static constexpr int kScoreQueries = 4, kScoreSums = 16;
   static constexpr int kContextQueries = 4, kContextChunks = 4;
   static constexpr int kPackedQueries = 2, kPackedBlocks = 2;

@@ -108,9 +108,8 @@ struct PackedKeys {
     Unroll<16>([&](auto place) __attribute__((always_inline)) {
       constexpr int kWaiting = std::popcount(static_cast<unsigned>(place()));
       auto& lane = sums[kWaiting];
-      ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
-        lane[q][b] = V::ZeroRegister();
-      });
+      ForSums<nq>([&](auto q, auto b)
+                      __attribute__((always_inline)) { lane[q][b] = V::ZeroRegister(); });
       const auto step = [&](int64_t s) __attribute__((always_inline)) {
         typename V::Register held[kBlocks];
         Unroll<kBlocks>([&](auto b) __attribute__((always_inline)) {
@@ -129,13 +128,13 @@ struct PackedKeys {
       } else {
         for (int64_t s = 0; s < n; ++s) step(s);
       }
-      Unroll<std::countr_one(static_cast<unsigned>(place()))>(
-          [&](auto i) __attribute__((always_inline)) {
-            ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
-              sums[kWaiting - 1 - i][q][b] =
-                  V::AddRegisters(sums[kWaiting - 1 - i][q][b], sums[kWaiting - i][q][b]);
-            });
-          });
+      Unroll<std::countr_one(static_cast<unsigned>(place()))>([&](
+          auto i) __attribute__((always_inline)) {
+        ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
+          sums[kWaiting - 1 - i][q][b] =
+              V::AddRegisters(sums[kWaiting - 1 - i][q][b], sums[kWaiting - i][q][b]);
+        });
+      });
       // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
       constexpr int kDone = std::popcount(static_cast<unsigned>(place() + 1)) - 1;
       ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {

@@ -10,14 +10,13 @@
 //
 // V gives: Register (kPartLanes words), ZeroRegister, LoadRegister, StoreRegister (aligned),
 // Step<pairs>(acc, x, w), Odd and Even (of P, as F), kRows x kOuts (a tile), kPackedFrom (rows;
-// fewer are read as streams), kLinearRows, kSteps, kPiece.
+// fewer are read as streams), kSteps, kPiece.
 
 struct PackedLinear {
   static constexpr int kRows = V::kRows, kOuts = V::kOuts, kTile = kRows * kOuts;
   static constexpr int kLanes = V::kPartLanes, kParts = 16 / kLanes;
   static constexpr int64_t kSteps = V::kSteps;  // of a block: a panel stays in the first cache
-  static constexpr int64_t kRowBlock = V::kLinearRows;  // rows of a block, in the second cache
-  static constexpr int64_t kPiece = V::kPiece;          // outputs whose sums wait there, too
+  static constexpr int64_t kPiece = V::kPiece;  // outputs whose sums wait there, too
   static constexpr int64_t kQuadSize = kRows * kSteps * 16, kPanelSize = kOuts * kSteps * 16;
   static constexpr int64_t kTileSize = kTile * 16;
 
@@ -46,9 +45,10 @@ struct PackedLinear {
   // The words of one row; a step's lie `stride` words behind those of the step before, those of
   // the next part of the lanes `part` words behind. bfloat16 as floats: the odd elements of 32,
   // then the even ones. Missing elements are 0.
-  template <DType dtype, bool as_pairs>
-  static void PackRow(const Element<dtype>* from, int64_t count, int64_t stride, int64_t part,
+  template <DType dtype, bool as_pairs, DType from_dtype = dtype>
+  static void PackRow(const Element<from_dtype>* from, int64_t count, int64_t stride, int64_t part,
                       float* to) {
+    static_assert(from_dtype == dtype || dtype == DType::kF32);
     if constexpr (dtype == DType::kBF16) {
       for (int64_t k = 0; k < count; k += 32) {
         const typename V::P pairs =
@@ -65,21 +65,21 @@ struct PackedLinear {
     } else {
       for (int64_t k = 0; k < count; k += 16, to += stride) {
         StoreParts(to, part,
-                   k + 16 <= count ? V::template Load<dtype>(from + k)
-                                   : V::template Load<dtype>(from + k, count - k));
+                   k + 16 <= count ? V::template Load<from_dtype>(from + k)
+                                   : V::template Load<from_dtype>(from + k, count - k));
       }
     }
   }
 
   // `rows` of `tile` rows at `from`, `pitch` elements apart; the others are 0.
-  template <DType dtype, bool pairs, int tile>
-  static void PackTile(const Element<dtype>* from, int64_t pitch, int64_t rows, int64_t count,
+  template <DType dtype, bool pairs, int tile, DType from_dtype = dtype>
+  static void PackTile(const Element<from_dtype>* from, int64_t pitch, int64_t rows, int64_t count,
                        float* to) {
     const int64_t steps = Steps<dtype, pairs>(count);
     const int64_t stride = tile * kLanes, part = steps * stride;
     for (int64_t r = 0; r < tile; ++r) {
       if (r < rows) {
-        PackRow<dtype, pairs>(from + r * pitch, count, stride, part, to + r * kLanes);
+        PackRow<dtype, pairs, from_dtype>(from + r * pitch, count, stride, part, to + r * kLanes);
         continue;
       }
       for (int64_t s = 0; s < steps; ++s) {
@@ -187,7 +187,7 @@ struct PackedLinear {
         const int64_t parts = (count + most - 1) / most;
         return ((count + parts - 1) / parts + unit - 1) / unit * unit;
       };
-      row_block = even(row_end - row_begin, kRowBlock, kRows);
+      row_block = even(row_end - row_begin, LinearRows(), kRows);
       block = even(a.in_features, kBlock, 32);
       piece = even(out_end - out_begin, kPiece, kOuts);
       const int64_t blocks = (a.in_features + block - 1) / block;
@@ -223,18 +223,17 @@ struct PackedLinear {
 
     void PackWeights(int64_t out, int64_t k, int64_t count) const {
       const int64_t outs = std::min<int64_t>(last_out - out, kOuts);
-      if (a.weight_dtype == dtype) {
-        const auto* w = static_cast<const Element<dtype>*>(a.w) + out * a.in_features + k;
-        return PackTile<dtype, pairs, kOuts>(w, a.in_features, outs, count, space.w);
-      }
-      auto* rounded = reinterpret_cast<Element<dtype>*>(space.rounded);
       WithDType(a.weight_dtype, [&]<DType from>() {
         const auto* w = static_cast<const Element<from>*>(a.w) + out * a.in_features + k;
+        if constexpr (from == dtype || dtype == DType::kF32) {  // widened, or as it is
+          return PackTile<dtype, pairs, kOuts, from>(w, a.in_features, outs, count, space.w);
+        }
+        auto* rounded = reinterpret_cast<Element<dtype>*>(space.rounded);
         for (int64_t o = 0; o < outs; ++o) {
           Convert<from, dtype>(w + o * a.in_features, rounded + o * count, count);
         }
+        PackTile<dtype, pairs, kOuts>(rounded, count, outs, count, space.w);
       });
-      PackTile<dtype, pairs, kOuts>(rounded, count, outs, count, space.w);
     }
 
     // Where the cache lines of a panel's block lie, one a step.
@@ -286,11 +285,15 @@ struct PackedLinear {
           float* const to = totals + q * kRows * piece;
           for (int64_t part = 0; part < kParts; ++part, done += steps) {
             const bool near = done >= again, far = done * a_step < lines;
-            Part(in_place, first, near ? kNear : far ? a_step : 0)(
-                x + q * quad + part * (quad / kParts),
-                {weights.at + part * weights_part, weights.pitch}, steps,
-                tile + part * (kTileSize / kParts), last ? to : nullptr, piece,
-                {next, space.ahead + (near ? done - again : far ? done * a_step : 0)});
+            Part(in_place, first,
+                 near  ? kNear
+                 : far ? a_step
+                       : 0)(x + q * quad + part * (quad / kParts),
+                            {weights.at + part * weights_part, weights.pitch}, steps,
+                            tile + part * (kTileSize / kParts), last ? to : nullptr, piece,
+                            {next, space.ahead + (near  ? done - again
+                                                  : far ? done * a_step
+                                                        : 0)});
           }
           if (last && kParts > 1) ReduceTile(tile, to, piece);
         }
