@@ -1,8 +1,9 @@
 // Linear layers of many rows; included behind vector_kernels.h, once a source file.
 //
-// A tile of kRows x kOuts sums stays in registers while both operands pass by, laid out for that
-// once a block in words of 32 bits: a float, or a pair of bf16 where one instruction multiplies
-// pairs. Where 16 lanes take two registers (AVX2), a tile of whole sums would be too small: lanes
+// A tile of kRows x kOuts sums stays in registers while both operands pass by, in words of 32 bits:
+// a float, or a pair of bf16 where one instruction multiplies pairs. What is stored so is read
+// where it lies; rows of several blocks, and everything else, are laid out for it once a block.
+// Where 16 lanes take two registers (AVX2), a tile of whole sums would be too small: lanes
 // never meet before the end, so the lower eight of all sums run over the block first, then the
 // upper eight. The layout is [part of the lanes][step][row][lane]. What a tile has summed up
 // waits in memory until the next block of the same sums; each lane adds its products in the order
@@ -95,25 +96,26 @@ struct PackedLinear {
     const int32_t* offsets = nullptr;
   };
 
-  // Where a panel of weights lies, in words: packed, or as it is stored.
-  struct Weights {
-    const float* at;
-    int64_t pitch;  // from an output to the next one, where they are not packed
-  };
+  // What is packed, and what is multiplied where it is stored: words already, row behind row.
+  enum Layout { kAllPacked, kRowsPacked, kStored };
 
   // One part of the lanes of a tile over the steps of a block; `sums`: [row][out][lane]. At the
-  // end of whole sums (totals not null): totals[row * pitch + out]. `first`: of new sums.
-  template <bool pairs, bool packed, int fetch, bool first, typename Lanes = V>
-  static __attribute__((noinline)) void RunPart(const float* x, Weights weights, int64_t steps,
-                                                float* sums, float* totals, int64_t pitch,
-                                                Lines lines) {
+  // end of whole sums (totals not null): totals[row * totals_pitch + out]. `first`: of new sums.
+  // pitch: words from a stored row to the next one, of x as of w.
+  template <bool pairs, Layout layout, int fetch, bool first, typename Lanes = V>
+  static __attribute__((noinline)) void RunPart(const float* x, const float* w, int64_t pitch,
+                                                int64_t steps, float* sums, float* totals,
+                                                int64_t totals_pitch, Lines lines) {
     typename V::Register acc[kRows][kOuts];
     Unroll<kTile>([&](auto i) __attribute__((always_inline)) {
       acc[i / kOuts][i % kOuts] = first ? V::ZeroRegister() : V::LoadRegister(sums + i * kLanes);
     });
     // The rows of x that come next on their way into the first cache: some tens of cycles.
     constexpr int kAhead = 2;
-    const int64_t out_pitch = packed ? kLanes : weights.pitch;
+    const int64_t row_pitch = layout == kStored ? pitch : kLanes;
+    const int64_t out_pitch = layout == kAllPacked ? kLanes : pitch;
+    constexpr int kX = layout == kStored ? 16 : kRows * kLanes;  // words of a step
+    constexpr int kW = layout == kAllPacked ? kOuts * kLanes : 16;
     const auto step = [&](const float* xs, const float* ws) __attribute__((always_inline)) {
       if constexpr (fetch == kNear) __builtin_prefetch(lines.base + *lines.offsets++);
       for (int i = 0; i < fetch; ++i) __builtin_prefetch(lines.base + *lines.offsets++, 0, 2);
@@ -122,21 +124,22 @@ struct PackedLinear {
         held[o] = V::LoadRegister(ws + o * out_pitch);
       });
       Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-        if (r * kLanes % 16 == 0) __builtin_prefetch(xs + (kAhead * kRows + r) * kLanes);
-        const typename V::Register passing = V::LoadRegister(xs + r * kLanes);
+        if (layout == kStored || r * kLanes % 16 == 0) {
+          __builtin_prefetch(xs + kAhead * kX + r * row_pitch);
+        }
+        const typename V::Register passing = V::LoadRegister(xs + r * row_pitch);
         Unroll<kOuts>([&](auto o) __attribute__((always_inline)) {
           acc[r][o] = V::template Step<pairs>(acc[r][o], passing, held[o]);
         });
       });
     };
-    const float* w = weights.at;
-    constexpr int kUnroll = 4, kX = kRows * kLanes, kW = packed ? kOuts * kLanes : 16;
+    constexpr int kUnroll = 4;
     for (; steps >= kUnroll; steps -= kUnroll, x += kUnroll * kX, w += kUnroll * kW) {
       for (int i = 0; i < kUnroll; ++i) step(x + i * kX, w + i * kW);
     }
     for (; steps > 0; --steps, x += kX, w += kW) step(x, w);
     if constexpr (kParts == 1) {
-      if (totals != nullptr) return Lanes::StoreTotals(acc, totals, pitch);
+      if (totals != nullptr) return Lanes::StoreTotals(acc, totals, totals_pitch);
     }
     Unroll<kTile>([&](auto i) __attribute__((always_inline)) {
       V::StoreRegister(sums + i * kLanes, acc[i / kOuts][i % kOuts]);
@@ -157,12 +160,12 @@ struct PackedLinear {
 
   // Scratch of this thread, in floats.
   struct Space {
-    float* x;            // packed rows of a row block: [block][quad]
-    float* w;            // packed block of kOuts weight rows
-    float* sums;         // lanes of all sums: [panel][quad][part][row][out][lane]
-    float* totals;       // [row][piece]
-    float* bias;         // of the piece
-    int32_t* ahead;      // where the cache lines of a block of weights lie, from its first on
+    float* x;        // packed rows of a row block: [block][quad]; or what is left of stored ones
+    float* w;        // packed block of kOuts weight rows
+    float* sums;     // lanes of all sums: [panel][quad][part][row][out][lane]
+    float* totals;   // [row][piece]
+    float* bias;     // of the piece
+    int32_t* ahead;  // where the cache lines of a block of weights lie, from its first on
     std::byte* rounded;  // a block of weight rows, or biases, in the model's dtype
   };
 
@@ -177,8 +180,12 @@ struct PackedLinear {
     int64_t lines = 0;                // cache lines of a panel's block
     int64_t quads = 0;                // of the row block
     int64_t first_out = 0, last_out = 0, panels = 0;  // of the piece
+    bool weights_stored = false;                      // they are words: whole panels are not packed
+    bool stored = false;                              // nor is x, nor are panels that are not whole
 
     static constexpr int64_t kBlock = kSteps * (pairs ? 32 : 16);
+    static constexpr bool kWords = pairs || dtype == DType::kF32;
+    static constexpr int64_t kStepSize = pairs ? 32 : 16;
     // Of float32 weights in a block, and of one more tile.
     static constexpr int64_t kMostLines = kOuts * (kBlock / 16 + 1 + kSteps);
 
@@ -190,6 +197,8 @@ struct PackedLinear {
       row_block = even(row_end - row_begin, LinearRows(), kRows);
       block = even(a.in_features, kBlock, 32);
       piece = even(out_end - out_begin, kPiece, kOuts);
+      weights_stored = kWords && a.weight_dtype == dtype && a.in_features % kStepSize == 0;
+      stored = weights_stored && block >= a.in_features;
       const int64_t blocks = (a.in_features + block - 1) / block;
       const int64_t tiles = piece / kOuts * (row_block / kRows);
       const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
@@ -209,8 +218,29 @@ struct PackedLinear {
     // that quads do not all begin in the same sets of the caches.
     static int64_t QuadSize(int64_t count) { return kRows * Steps<dtype, pairs>(count) * 16; }
 
+    // Whole quads or panels of stored rows stay where they are, the rest gets rows of zeros.
+    static const float* Padded(const Element<dtype>* from, int64_t size, int64_t count,
+                               int64_t wanted, float* to) {
+      if (count >= wanted) return reinterpret_cast<const float*>(from);
+      const size_t bytes = static_cast<size_t>(size) * sizeof(*from);
+      std::memcpy(to, from, static_cast<size_t>(count) * bytes);
+      std::memset(reinterpret_cast<std::byte*>(to) + static_cast<size_t>(count) * bytes, 0,
+                  static_cast<size_t>(wanted - count) * bytes);
+      return to;
+    }
+
+    const Element<dtype>* RowAt(int64_t row) const {
+      return static_cast<const Element<dtype>*>(a.x) + row * a.in_features;
+    }
+
     void PackRows(int64_t row) const {
-      const auto* x = static_cast<const Element<dtype>*>(a.x) + row * a.in_features;
+      const Element<dtype>* x = RowAt(row);
+      if (stored) {
+        const int64_t whole = rows / kRows * kRows;
+        if (whole < rows)
+          Padded(x + whole * a.in_features, a.in_features, rows - whole, kRows, space.x);
+        return;
+      }
       for (int64_t k = 0; k < a.in_features; k += block) {
         const int64_t count = std::min(block, a.in_features - k);
         for (int64_t q = 0; q < quads; ++q) {
@@ -252,21 +282,40 @@ struct PackedLinear {
              (out * a.in_features + k) * DTypeSize(a.weight_dtype);
     }
 
-    void Block(int64_t k) const {
+    // The panel of weights from `out` on: where it lies, and how.
+    struct Panel {
+      const float* at;
+      Layout layout;
+    };
+    Panel PanelAt(int64_t out, int64_t k, int64_t count) const {
+      const int64_t outs = std::min<int64_t>(last_out - out, kOuts);
+      if constexpr (kWords) {
+        const auto* from = reinterpret_cast<const Element<dtype>*>(WeightsAt(out, k));
+        if (stored) return {Padded(from, a.in_features, outs, kOuts, space.w), kStored};
+        if (weights_stored && outs == kOuts) {
+          return {reinterpret_cast<const float*>(from), kRowsPacked};
+        }
+      }
+      PackWeights(out, k, count);
+      return {space.w, kAllPacked};
+    }
+
+    // The rows of the quad q, which begins at `row`.
+    const float* QuadAt(int64_t row, int64_t q, int64_t k, int64_t count) const {
+      if (!stored) return PackedRows(k) + q * QuadSize(count);
+      if ((q + 1) * kRows > rows) return space.x;
+      return reinterpret_cast<const float*>(RowAt(row + q * kRows));
+    }
+
+    void Block(int64_t row, int64_t k) const {
       const int64_t count = std::min(block, a.in_features - k);
       const int64_t steps = Steps<dtype, pairs>(count);
-      const float* x = PackedRows(k);
+      const int64_t pitch = a.in_features * DTypeSize(dtype) / int64_t{sizeof(float)};
       const bool first = k == 0, last = k + block >= a.in_features;
       for (int64_t p = 0; p < panels; ++p) {
-        const int64_t out = first_out + p * kOuts;
-        const bool in_place = InPlace(out);
-        if (!in_place) PackWeights(out, k, count);
-        const Weights weights =
-            in_place ? Weights{reinterpret_cast<const float*>(WeightsAt(out, k)),
-                               a.in_features * DTypeSize(dtype) / int64_t{sizeof(float)}}
-                     : Weights{space.w, 0};
-        const int64_t weights_part = in_place ? kLanes : kOuts * steps * kLanes;
-        const int64_t quad = QuadSize(count);
+        const Panel panel = PanelAt(first_out + p * kOuts, k, count);
+        const int64_t of_row = panel.layout == kStored ? kLanes : kRows * steps * kLanes;
+        const int64_t of_out = panel.layout == kAllPacked ? kOuts * steps * kLanes : kLanes;
         const bool ends = p + 1 == panels;
         const int64_t next_k = !ends ? k : last ? 0 : k + block;
         const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
@@ -281,41 +330,38 @@ struct PackedLinear {
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
         float* const totals = space.totals + p * kOuts;
         for (int64_t q = 0; q < quads; ++q) {
+          const float* const x = QuadAt(row, q, k, count);
           float* const tile = sums + q * kTileSize;
           float* const to = totals + q * kRows * piece;
           for (int64_t part = 0; part < kParts; ++part, done += steps) {
-            const bool near = done >= again, far = done * a_step < lines;
-            Part(in_place, first,
-                 near  ? kNear
-                 : far ? a_step
-                       : 0)(x + q * quad + part * (quad / kParts),
-                            {weights.at + part * weights_part, weights.pitch}, steps,
-                            tile + part * (kTileSize / kParts), last ? to : nullptr, piece,
-                            {next, space.ahead + (near  ? done - again
-                                                  : far ? done * a_step
-                                                        : 0)});
+            int64_t fetches = 0, line = 0;
+            if (done >= again) {
+              fetches = kNear;
+              line = done - again;
+            } else if (done * a_step < lines) {
+              fetches = a_step;
+              line = done * a_step;
+            }
+            Part(panel.layout, first, fetches)(x + part * of_row, panel.at + part * of_out, pitch,
+                                               steps, tile + part * (kTileSize / kParts),
+                                               last ? to : nullptr, piece,
+                                               {next, space.ahead + line});
           }
           if (last && kParts > 1) ReduceTile(tile, to, piece);
         }
       }
     }
 
-    // Whole panels of weights that are words already: nothing is packed.
-    bool InPlace(int64_t out) const {
-      if constexpr (!pairs && dtype != DType::kF32) return false;
-      return a.weight_dtype == dtype && a.in_features % (pairs ? 32 : 16) == 0 &&
-             out + kOuts <= last_out;
-    }
-
-    static auto Part(bool in_place, bool first, int64_t fetches) {
-      const auto chosen = [&]<bool packed, int fetch>() {
-        return first ? RunPart<pairs, packed, fetch, true> : RunPart<pairs, packed, fetch, false>;
+    static auto Part(Layout layout, bool first, int64_t fetches) {
+      const auto chosen = [&]<Layout of, int fetch>() {
+        return first ? RunPart<pairs, of, fetch, true> : RunPart<pairs, of, fetch, false>;
       };
       const auto with = [&]<int fetch>() {
-        if constexpr (pairs || dtype == DType::kF32) {
-          if (in_place) return chosen.template operator()<false, fetch>();
+        if constexpr (kWords) {
+          if (layout == kStored) return RunPart<pairs, kStored, fetch, true>;  // one block
+          if (layout == kRowsPacked) return chosen.template operator()<kRowsPacked, fetch>();
         }
-        return chosen.template operator()<true, fetch>();
+        return chosen.template operator()<kAllPacked, fetch>();
       };
       if (fetches == kNear) return with.template operator()<kNear>();
       if (fetches == 0) return with.template operator()<0>();
@@ -364,7 +410,7 @@ struct PackedLinear {
         for (first_out = out_begin; first_out < out_end; first_out = last_out) {
           last_out = std::min(out_end, first_out + piece);
           panels = (last_out - first_out + kOuts - 1) / kOuts;
-          for (int64_t k = 0; k < a.in_features; k += block) Block(k);
+          for (int64_t k = 0; k < a.in_features; k += block) Block(row, k);
           Store(row);
         }
       }
