@@ -54,8 +54,10 @@ std::optional<double> RandomWeightSize(const std::vector<double>& values,
 
 std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySource& source,
                                             const TensorView& candidate, bool low_precision_seen) {
-  // Few outputs tell little; what other linears have shown needs few.
-  const int64_t least = low_precision_seen ? 4 : 32;
+  // Few outputs tell little; what other linears have shown needs few. Random weights show in fewer
+  // outputs than a narrow accumulator does: one head of 16 is enough.
+  constexpr size_t kForRandom = 16, kForAccumulator = 32;
+  const int64_t least = low_precision_seen ? 4 : kForRandom;
   constexpr int64_t kRows = 4;
   if (replay.node.kind != OpKind::kLinear || candidate.shape.back() < least ||
       source.tokens() < kRows) {
@@ -94,13 +96,14 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
   const double unrelated = std::clamp(4 / std::sqrt(static_cast<double>(outs)), 0.1, 0.6);
   constexpr double kSame = 0.98;
   const double likeness = Correlation(product, sums);
-  if (std::fabs(likeness) < unrelated && kept >= 32) {
+  if (std::fabs(likeness) < unrelated && kept >= kForRandom) {
     if (const auto size = RandomWeightSize(product, x, rows.size())) {
       return Likeness{
           "weight-random",
-          fmt::format("has a weight that is unrelated to {}: as if of random values with "
-                      "standard deviation {:.2g}",
-                      replay.node.weights[0], *size)};
+          // Layers differ in the second digit; as one text they are told once.
+          fmt::format("has a weight that is unrelated to the checkpoint's: as if of random values "
+                      "with standard deviation {:.1g}",
+                      *size)};
     }
     return std::nullopt;
   }
@@ -122,7 +125,7 @@ std::optional<Likeness> DescribeUnexplained(const Replay& replay, const ReplaySo
     return Likeness{"accumulator-low-precision",
                     "computes the right product with errors that no fp32 accumulator makes"};
   }
-  if (likeness > kSame && proportional < 0.8 && per_token) {
+  if (kept >= kForAccumulator && likeness > kSame && proportional < 0.8 && per_token) {
     return Likeness{"accumulator-low-precision",
                     "computes the right product with errors that no fp32 accumulator makes"};
   }

@@ -113,8 +113,9 @@ struct PackedKeys {
       const auto step = [&](int64_t s) __attribute__((always_inline)) {
         typename V::Register held[kBlocks];
         Unroll<kBlocks>([&](auto b) __attribute__((always_inline)) {
-          held[b] = V::LoadRegister(of_keys + ((b * 16 + place) * n + s) * kLanes);
-          asm("" : "+v"(held[b]));  // read once
+          auto words = V::LoadRegister(of_keys + ((b * 16 + place) * n + s) * kLanes);
+          asm("" : "+v"(words));  // read once
+          held[b] = words;
         });
         Unroll<nq>([&](auto q) __attribute__((always_inline)) {
           const auto x = V::Broadcast(of_queries + (q * n + s) * 16 + LaneAt(place));
@@ -138,7 +139,8 @@ struct PackedKeys {
       // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
       constexpr int kDone = std::popcount(static_cast<unsigned>(place() + 1)) - 1;
       ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
-        asm volatile("" : "+v"(sums[kDone][q][b]));
+        auto& sum = sums[kDone][q][b];
+        asm volatile("" : "+v"(sum));
       });
     });
     const typename V::F scale = V::Set(a.scale);
