@@ -124,11 +124,7 @@ struct PackedKeys {
           });
         });
       };
-      if constexpr (kSteps > 0) {
-        Unroll<kSteps>([&](auto s) __attribute__((always_inline)) { step(s); });
-      } else {
-        for (int64_t s = 0; s < n; ++s) step(s);
-      }
+      for (int64_t s = 0; s < n; ++s) step(s);
       Unroll<std::countr_one(static_cast<unsigned>(place()))>([&](
           auto i) __attribute__((always_inline)) {
         ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
@@ -173,7 +169,7 @@ struct PackedKeys {
       for (; q + kQueries <= tile.count; q += kQueries) {
         ScoreQueries<kQueries, kSteps>(a, tile, q, at);
       }
-      for (; q < tile.count; ++q) ScoreQueries<1, kSteps>(a, tile, q, at);
+      for (; q < tile.count; ++q) ScoreQueries<1, 0>(a, tile, q, at);
     }
   }
 
