@@ -103,16 +103,6 @@ struct V {
             _mm256_castsi256_ps(_mm256_slli_epi32(RoundToBF16(v.b), 16))};
   }
 
-  // Round and Store of what is not denormal.
-  template <DType dtype>
-  static F RoundNormal(F v) {
-    return Round<dtype>(v);
-  }
-  template <DType dtype>
-  static void StoreNormal(void* p, F v) {
-    Store<dtype>(p, v);
-  }
-
   // The tree of canonical.h: 16 lanes, distance 8, 4, 2, 1.
   static float Reduce(F v) {
     const __m256 a = _mm256_add_ps(v.a, v.b);

@@ -17,15 +17,11 @@ struct V : LanesAvx512 {
 
   // The instruction that rounds to bf16 takes denormals for zeros.
   static __m256i NormalHalves(F v) { return std::bit_cast<__m256i>(_mm512_cvtneps_pbh(v)); }
-  template <DType dtype>
-  static F RoundNormal(F v) {
-    if constexpr (dtype != DType::kBF16) return Round<dtype>(v);
+  static F RoundNormalToBF16(F v) {
     const __m512i words = _mm512_cvtepu16_epi32(NormalHalves(v));
     return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
   }
-  template <DType dtype>
-  static void StoreNormal(void* p, F v) {
-    if constexpr (dtype != DType::kBF16) return Store<dtype>(p, v);
+  static void StoreNormalAsBF16(void* p, F v) {
     _mm256_storeu_si256(static_cast<__m256i*>(p), NormalHalves(v));
   }
 

@@ -89,16 +89,6 @@ struct LanesAvx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(RoundToBF16(v), 16));
   }
 
-  // Round and Store of what is not denormal.
-  template <DType dtype>
-  static F RoundNormal(F v) {
-    return Round<dtype>(v);
-  }
-  template <DType dtype>
-  static void StoreNormal(void* p, F v) {
-    Store<dtype>(p, v);
-  }
-
   // The tree of canonical.h: 16 lanes, distance 8, 4, 2, 1.
   static float Reduce(F v) {
     const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

@@ -108,8 +108,9 @@ struct PackedKeys {
     Unroll<16>([&](auto place) __attribute__((always_inline)) {
       constexpr int kWaiting = std::popcount(static_cast<unsigned>(place()));
       auto& lane = sums[kWaiting];
-      ForSums<nq>([&](auto q, auto b)
-                      __attribute__((always_inline)) { lane[q][b] = V::ZeroRegister(); });
+      UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
+        lane[q][b] = V::ZeroRegister();
+      });
       const auto step = [&](int64_t s) __attribute__((always_inline)) {
         typename V::Register held[kBlocks];
         Unroll<kBlocks>([&](auto b) __attribute__((always_inline)) {
@@ -127,14 +128,14 @@ struct PackedKeys {
       for (int64_t s = 0; s < n; ++s) step(s);
       Unroll<std::countr_one(static_cast<unsigned>(place()))>([&](
           auto i) __attribute__((always_inline)) {
-        ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
+        UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
           sums[kWaiting - 1 - i][q][b] =
               V::AddRegisters(sums[kWaiting - 1 - i][q][b], sums[kWaiting - i][q][b]);
         });
       });
       // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
       constexpr int kDone = std::popcount(static_cast<unsigned>(place() + 1)) - 1;
-      ForSums<nq>([&](auto q, auto b) __attribute__((always_inline)) {
+      UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
         auto& sum = sums[kDone][q][b];
         asm volatile("" : "+v"(sum));
       });
@@ -145,16 +146,9 @@ struct PackedKeys {
       Unroll<kBlocks / kWide>([&](auto i) __attribute__((always_inline)) {
         typename V::F dots;
         std::memcpy(&dots, &sums[0][q][i * kWide], sizeof(dots));
-        dots = V::template RoundNormal<dtype>(V::Mul(V::template RoundNormal<dtype>(dots), scale));
+        dots = RoundNormal<dtype>(V::Mul(RoundNormal<dtype>(dots), scale));
         V::template Store<DType::kF32>(tile.queries[first + q].scores + at + i * 16, dots);
       });
-    });
-  }
-
-  template <int nq, typename Fn>
-  static inline __attribute__((always_inline)) void ForSums(const Fn& fn) {
-    Unroll<nq>([&](auto q) __attribute__((always_inline)) {
-      Unroll<kBlocks>([&](auto b) __attribute__((always_inline)) { fn(q, b); });
     });
   }
 
@@ -191,12 +185,7 @@ struct PackedKeys {
                                            int64_t to, int64_t column) const {
     const Query<dtype>* const of = tile.queries + first;
     typename V::F acc[nq][chunks];
-    const auto each = [](const auto& fn) __attribute__((always_inline)) {
-      Unroll<nq>([&](auto q) __attribute__((always_inline)) {
-        Unroll<chunks>([&](auto c) __attribute__((always_inline)) { fn(q, c); });
-      });
-    };
-    each([&](auto q, auto c) __attribute__((always_inline)) {
+    UnrollGrid<nq, chunks>([&](auto q, auto c) __attribute__((always_inline)) {
       acc[q][c] = V::template Load<DType::kF32>(of[q].sums + column + c * 16);
     });
     const auto load = [&](int64_t row, auto c) __attribute__((always_inline)) {
@@ -231,7 +220,7 @@ struct PackedKeys {
         key(j + 1 - kOddFirst);
       }
     }
-    each([&](auto q, auto c) __attribute__((always_inline)) {
+    UnrollGrid<nq, chunks>([&](auto q, auto c) __attribute__((always_inline)) {
       V::template Store<DType::kF32>(of[q].sums + column + c * 16, acc[q][c]);
     });
   }

@@ -390,7 +390,7 @@ struct PackedLinear {
           typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
           if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
           if constexpr (sizeof...(n) == 0) {
-            V::template StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
+            StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
           } else {
             V::template Store<dtype>(to + o, v, n...);
           }

@@ -104,9 +104,8 @@ void ScoreTile(const AttentionArgs& a, const Tile<dtype>& tile) {
     ScoreQueries<dtype, V::kScoreQueries>(a, tile, 0, at);
     for (int64_t q = 0; q < tile.count; ++q) {
       float* scores = tile.queries[q].scores + at;
-      const typename V::F dots =
-          V::template RoundNormal<dtype>(V::template Load<DType::kF32>(scores));
-      V::template Store<DType::kF32>(scores, V::template RoundNormal<dtype>(V::Mul(dots, scale)));
+      const typename V::F dots = RoundNormal<dtype>(V::template Load<DType::kF32>(scores));
+      V::template Store<DType::kF32>(scores, RoundNormal<dtype>(V::Mul(dots, scale)));
     }
   }
 }
@@ -151,9 +150,9 @@ void SoftmaxKeys(const Query<dtype>& query, int64_t base) {
   for (int64_t j = 0; j < count; j += 16) {
     const typename V::F p = V::Mul(V::template Load<DType::kF32>(e + j), inverse);
     if constexpr (dtype == DType::kBF16) {
-      V::template StoreNormal<dtype>(query.probs + j, p);
+      StoreNormal<dtype>(query.probs + j, p);
       if constexpr (!pairs) {
-        V::template Store<DType::kF32>(e + j, V::template RoundNormal<dtype>(p));
+        V::template Store<DType::kF32>(e + j, RoundNormal<dtype>(p));
       }
     } else {
       V::template Store<DType::kF32>(query.probs + j, V::template Round<dtype>(p));
@@ -171,12 +170,7 @@ void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, i
                int64_t to, int64_t column, int64_t width) {
   const Query<dtype>* queries = tile.queries + first;
   typename V::F acc[nq][chunks];
-  const auto each = [](const auto& fn) __attribute__((always_inline)) {
-    Unroll<nq>([&](auto q) __attribute__((always_inline)) {
-      Unroll<chunks>([&](auto c) __attribute__((always_inline)) { fn(q, c); });
-    });
-  };
-  each([&](auto q, auto c) __attribute__((always_inline)) {
+  UnrollGrid<nq, chunks>([&](auto q, auto c) __attribute__((always_inline)) {
     acc[q][c] = V::template Load<DType::kF32>(queries[q].sums + column + c * 16);
   });
   const auto n = [width](int c) { return c + 1 == chunks ? width : int64_t{16}; };
@@ -193,7 +187,7 @@ void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, i
         values[c] = V::InterleavePairs(has_even ? even + c * 16 : nullptr,
                                        has_odd ? odd + c * 16 : nullptr, n(c));
       });
-      each([&](auto q, auto c) __attribute__((always_inline)) {
+      UnrollGrid<nq, chunks>([&](auto q, auto c) __attribute__((always_inline)) {
         const typename V::P pair = V::BroadcastPair(queries[q].probs + (j - tile.base));
         acc[q][c] = V::MulAdd(acc[q][c], pair, values[c]);
       });
@@ -208,13 +202,13 @@ void AddValues(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, i
       Unroll<chunks>([&](auto c) __attribute__((always_inline)) {
         values[c] = V::template Load<dtype>(v + j * stride + c * 16, n(c));
       });
-      each([&](auto q, auto c) __attribute__((always_inline)) {
+      UnrollGrid<nq, chunks>([&](auto q, auto c) __attribute__((always_inline)) {
         const typename V::F weight = V::Set(queries[q].probs[j - tile.base]);
         acc[q][c] = V::Fma(weight, values[c], acc[q][c]);
       });
     }
   }
-  each([&](auto q, auto c) __attribute__((always_inline)) {
+  UnrollGrid<nq, chunks>([&](auto q, auto c) __attribute__((always_inline)) {
     V::template Store<DType::kF32>(queries[q].sums + column + c * 16, acc[q][c], 16);
   });
 }

@@ -7,8 +7,8 @@
 // 32 bf16), BroadcastPair(p) (two bf16 at p), InterleavePairs(even, odd, n) (null: zeros), Add,
 // Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, ReduceAll (of kScoreSums
 // registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kDecodeOuts (weight rows at
-// once for few rows), and what vector_attention.h and packed_linear.h ask for. No include guard: it
-// is meant to be included once a source file, behind V.
+// once for few rows), and what vector_attention.h, packed_linear.h and packed_attention.h ask for.
+// No include guard: it is meant to be included once a source file, behind V.
 
 template <DType dtype>
 using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
@@ -53,6 +53,32 @@ inline __attribute__((always_inline)) void Unroll(const Fn& fn) {
     (fn(std::integral_constant<int, i>()), ...);
   }
   (std::make_integer_sequence<int, count>());
+}
+
+// fn(i, j) for all i < rows and j < columns, likewise.
+template <int rows, int columns, typename Fn>
+inline __attribute__((always_inline)) void UnrollGrid(const Fn& fn) {
+  Unroll<rows>([&](auto i) __attribute__((always_inline)) {
+    Unroll<columns>([&](auto j) __attribute__((always_inline)) { fn(i, j); });
+  });
+}
+
+// V::Round and V::Store of what is not denormal: to bf16 some V have an instruction for that.
+template <DType dtype, typename Lanes = V>
+inline __attribute__((always_inline)) typename V::F RoundNormal(typename V::F v) {
+  if constexpr (dtype == DType::kBF16 && requires { Lanes::RoundNormalToBF16(v); }) {
+    return Lanes::RoundNormalToBF16(v);
+  } else {
+    return Lanes::template Round<dtype>(v);
+  }
+}
+template <DType dtype, typename Lanes = V>
+inline __attribute__((always_inline)) void StoreNormal(void* p, typename V::F v) {
+  if constexpr (dtype == DType::kBF16 && requires { Lanes::StoreNormalAsBF16(p, v); }) {
+    Lanes::StoreNormalAsBF16(p, v);
+  } else {
+    Lanes::template Store<dtype>(p, v);
+  }
 }
 
 template <DType from, DType to>
