@@ -37,13 +37,20 @@ std::byte* AllocateScratch(size_t bytes) {
   return data;
 }
 
-int64_t LinearRows() {
-  static const int64_t rows = [] {
-    constexpr int64_t kRowBytes = 4096;  // of a block: kSteps words of 16 lanes (packed_linear.h)
+namespace {
+constexpr int64_t kFewestRows = 32;  // of a row block: fewer do not pay for reading all weights
+int64_t LinearBytes() {
+  static const int64_t bytes = [] {
     const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or less: not known
-    return std::clamp<int64_t>(cache / 2 / kRowBytes, 64, 128);
+    return std::max<int64_t>(cache, 512 << 10) / 8 * 5;    // weights and sums pass by, too
   }();
-  return rows;
+  return bytes;
+}
+}  // namespace
+
+int64_t LinearRowBytes() { return LinearBytes() / kFewestRows; }
+int64_t LinearRows(int64_t row_bytes) {
+  return std::clamp(LinearBytes() / row_bytes, kFewestRows, kMostLinearRows);
 }
 
 std::string_view IsaName(Isa isa) {

@@ -17,9 +17,11 @@ std::optional<Isa> IsaFromName(std::string_view name);
 bool IsaSupported(Isa isa);
 Isa BestIsa();
 
-// What `linear` prepares of x is shared by at most so many rows: those whose blocks stay in this
-// CPU's second-level cache.
-int64_t LinearRows();
+// `linear` takes as many rows of x at a time, these at most, as stay in this CPU's second-level
+// cache while the weights pass by. row_bytes: what is read of each.
+inline constexpr int64_t kMostLinearRows = 128;
+int64_t LinearRows(int64_t row_bytes);
+int64_t LinearRowBytes();  // longer rows are read in parts
 
 // Signatures as in canonical.h: half-open ranges of outputs.
 struct Kernels {

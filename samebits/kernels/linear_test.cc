@@ -89,6 +89,16 @@ TEST_P(LinearTest, MoreRowsThanFitIntoTheCacheAtOnce) {
   Compare({11, 40003, 7, DType::kF32, false, Data::kNormal, 0});
 }
 
+// Weights and rows that are words already are read where they lie; rows that are longer than the
+// cache holds 32 of, in parts, the last one shorter.
+TEST_P(LinearTest, LongRowsWhereTheyLie) {
+  for (Data data : kAllData) Compare({37, 4864, 13, dtype(), true, data, 0});
+  const int64_t longest = LinearRowBytes() / DTypeSize(dtype());
+  Compare({35, longest, 7, dtype(), false, Data::kCancelling, 0});
+  Compare({35, longest + 32, 7, dtype(), false, Data::kCancelling, 0});
+  Compare({70, 2 * longest + 96, 9, dtype(), true, Data::kCancelling, 0});
+}
+
 TEST_P(LinearTest, RangesWriteTheirOutputsOnly) {
   const LinearCase c = {9, 70, 23, dtype(), true, Data::kNormal, 0};
   for (int64_t row_begin : {0, 1, 4}) {

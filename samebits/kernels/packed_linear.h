@@ -16,9 +16,8 @@
 struct PackedLinear {
   static constexpr int kRows = V::kRows, kOuts = V::kOuts, kTile = kRows * kOuts;
   static constexpr int kLanes = V::kPartLanes, kParts = 16 / kLanes;
-  static constexpr int64_t kSteps = V::kSteps;  // of a block: a panel stays in the first cache
-  static constexpr int64_t kPiece = V::kPiece;  // outputs whose sums wait there, too
-  static constexpr int64_t kQuadSize = kRows * kSteps * 16, kPanelSize = kOuts * kSteps * 16;
+  static constexpr int64_t kSteps = V::kSteps;  // of a block that is packed
+  static constexpr int64_t kPiece = V::kPiece;  // outputs whose sums wait in a cache
   static constexpr int64_t kTileSize = kTile * 16;
 
   // Steps of `count` elements.
@@ -183,36 +182,41 @@ struct PackedLinear {
     bool weights_stored = false;                      // they are words: whole panels are not packed
     bool stored = false;                              // nor is x, nor are panels that are not whole
 
-    static constexpr int64_t kBlock = kSteps * (pairs ? 32 : 16);
     static constexpr bool kWords = pairs || dtype == DType::kF32;
-    static constexpr int64_t kStepSize = pairs ? 32 : 16;
-    // Of float32 weights in a block, and of one more tile.
-    static constexpr int64_t kMostLines = kOuts * (kBlock / 16 + 1 + kSteps);
+    static constexpr int64_t kStepSize = pairs ? 32 : 16, kStepBytes = 64;
 
     void Prepare() {
       const auto even = [](int64_t count, int64_t most, int64_t unit) {
         const int64_t parts = (count + most - 1) / most;
         return ((count + parts - 1) / parts + unit - 1) / unit * unit;
       };
-      row_block = even(row_end - row_begin, LinearRows(), kRows);
-      block = even(a.in_features, kBlock, 32);
-      piece = even(out_end - out_begin, kPiece, kOuts);
       weights_stored = kWords && a.weight_dtype == dtype && a.in_features % kStepSize == 0;
-      stored = weights_stored && block >= a.in_features;
+      // A second cache is fast enough for whole panels that pass by with their rows. Not so where
+      // lanes have parts: each would fetch all cache lines.
+      const bool whole = kParts == 1 && weights_stored;
+      const int64_t most = whole ? std::max(kSteps, LinearRowBytes() / kStepBytes) : kSteps;
+      block = even(a.in_features, most * kStepSize, 32);
+      const int64_t steps = Steps<dtype, pairs>(block);
+      stored = whole && block >= a.in_features;
+      row_block = even(row_end - row_begin, LinearRows(steps * kStepBytes), kRows);
+      piece = even(out_end - out_begin, kPiece, kOuts);
       const int64_t blocks = (a.in_features + block - 1) / block;
+      const int64_t packed_rows = stored ? kRows : row_block;
       const int64_t tiles = piece / kOuts * (row_block / kRows);
+      // Of a panel's block, as float32, and of one more tile.
+      const int64_t most_lines = kOuts * (block / 16 + 1 + steps);
       const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
-      space.x = reinterpret_cast<float*>(Scratch<4>(floats(blocks * row_block * kSteps * 16)));
-      space.w = reinterpret_cast<float*>(Scratch<5>(floats(kPanelSize)));
+      space.x = reinterpret_cast<float*>(Scratch<4>(floats(blocks * packed_rows * steps * 16)));
+      space.w = reinterpret_cast<float*>(Scratch<5>(floats(kOuts * steps * 16)));
       space.sums = reinterpret_cast<float*>(Scratch<6>(floats(tiles * kTileSize)));
       space.totals = reinterpret_cast<float*>(Scratch<7>(floats(tiles * kTile)));
       space.bias = reinterpret_cast<float*>(Scratch<8>(floats(piece)));
-      space.ahead = reinterpret_cast<int32_t*>(Scratch<9>(floats(kMostLines)));
-      space.rounded = Scratch<0>(floats(kOuts * kBlock + piece + 16));
-      PlanFetches();
+      space.ahead = reinterpret_cast<int32_t*>(Scratch<9>(floats(most_lines)));
+      space.rounded = Scratch<0>(floats(kOuts * block + piece + 16));
+      PlanFetches(most_lines);
     }
 
-    float* PackedRows(int64_t k) const { return space.x + k / block * quads * kQuadSize; }
+    float* PackedRows(int64_t k) const { return space.x + k / block * quads * QuadSize(block); }
 
     // Words of a packed quad, one part of them behind the other: no more than its steps take, so
     // that quads do not all begin in the same sets of the caches.
@@ -267,7 +271,7 @@ struct PackedLinear {
     }
 
     // Where the cache lines of a panel's block lie, one a step.
-    void PlanFetches() {
+    void PlanFetches(int64_t most_lines) {
       const int64_t size = DTypeSize(a.weight_dtype);
       const int64_t row_lines = (std::min(block, a.in_features) * size + 63) / 64;
       for (int64_t o = 0; o < kOuts; ++o) {
@@ -275,7 +279,7 @@ struct PackedLinear {
           space.ahead[lines++] = static_cast<int32_t>(o * a.in_features * size + i * 64);
         }
       }
-      std::fill(space.ahead + lines, space.ahead + kMostLines, 0);
+      std::fill(space.ahead + lines, space.ahead + most_lines, 0);
     }
     const std::byte* WeightsAt(int64_t out, int64_t k) const {
       return static_cast<const std::byte*>(a.w) +

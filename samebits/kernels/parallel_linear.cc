@@ -10,7 +10,7 @@ void ParallelLinear(const Kernels& kernels, ThreadPool& pool, const LinearArgs& 
   constexpr int64_t kPerThread = 8;  // pieces: who is kept from working is waited for that long
   const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
   const int64_t outs = args.out_features;
-  const int64_t blocks = parts(args.rows, LinearRows());
+  const int64_t blocks = parts(args.rows, kMostLinearRows);
   const int64_t wanted = parts(kPerThread * pool.threads(), blocks);
   const int64_t least = args.rows == 1 ? kBlock : kFewOuts;
   const int64_t piece_outs = parts(std::max(least, parts(outs, wanted)), kBlock) * kBlock;
