@@ -333,6 +333,11 @@ struct PackedLinear {
         // Sums that are complete at once need no place of their own.
         float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
         float* const totals = space.totals + p * kOuts;
+        // Lanes in several parts: a tile is reduced while the next one is summed up.
+        const auto reduce = [&](int64_t q) {
+          if (kParts == 1 || !last || q < 0) return;
+          ReduceTile(sums + q * kTileSize, totals + q * kRows * piece, piece);
+        };
         for (int64_t q = 0; q < quads; ++q) {
           const float* const x = QuadAt(row, q, k, count);
           float* const tile = sums + q * kTileSize;
@@ -350,9 +355,10 @@ struct PackedLinear {
                                                steps, tile + part * (kTileSize / kParts),
                                                last ? to : nullptr, piece,
                                                {next, space.ahead + line});
+            if (part == 0) reduce(q - 1);
           }
-          if (last && kParts > 1) ReduceTile(tile, to, piece);
         }
+        reduce(quads - 1);
       }
     }
 
