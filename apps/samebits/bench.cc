@@ -192,6 +192,7 @@ class Bench {
       longest = std::max(longest, prompt + tokens);
     }
     for (const int64_t batch : options_.batches) {
+      decodes_alone_ = decodes_alone_ || batch == 1;
       for (const int64_t prompt : prompts) {
         if (batch == 1) Add("decode", tokens, prompt, 1);
       }
@@ -257,18 +258,23 @@ class Bench {
   // The limits of a round are the larger ones of those measured before and behind.
   void Measure(BenchRun& run, std::vector<NodeCost>& of_nodes) {
     std::vector<Sequence>* sequences = run.kind == "decode" ? &Filled(run) : nullptr;
-    double flops = Flops(), read = Read();
+    std::vector<Sequence> read;
+    double flops = Flops(), bandwidth = Read();
     std::fill(costs_.begin(), costs_.end(), NodeCost());
     Communicator* ranks = how_.ranks;
     const Traffic before = ranks == nullptr ? Traffic() : ranks->traffic();
     const double start = Now();
     if (sequences == nullptr) {
-      Sequence sequence = runtime_.NewSequence();
-      ReadPrompt(sequence, run.tokens);
+      read.push_back(runtime_.NewSequence());
+      ReadPrompt(read.back(), run.tokens);
     } else {
       Decode(*sequences, run.tokens);
     }
     const double seconds = Now() - start;
+    if (sequences == nullptr && decodes_alone_) {  // behind this prompt: it is read once
+      std::vector<Sequence>& kept = sequences_[{run.tokens, 1}];
+      if (kept.empty()) kept = std::move(read);
+    }
     run.seconds.push_back(seconds);
     if (ranks != nullptr) run.traffic = ranks->traffic() - before;
     for (size_t i = 0; i < of_nodes.size(); ++i) {
@@ -276,8 +282,8 @@ class Bench {
       of_nodes[i].traffic = costs_[i].traffic;  // the same in each round
     }
     flops = std::max(flops, Flops());
-    read = std::max(read, Read());
-    const double reading = run.work.bytes / read;
+    bandwidth = std::max(bandwidth, Read());
+    const double reading = run.work.bytes / bandwidth;
     run.bound_by_memory = flops == 0 ? run.kind == "decode" : reading > run.work.flops / flops;
     if (flops == 0 && !run.bound_by_memory) return;
     run.shares.push_back((run.bound_by_memory ? reading : run.work.flops / flops) / seconds);
@@ -312,6 +318,7 @@ class Bench {
   ThreadPool pool_;     // for the limits; the runtime has its own
   PagedBuffer scratch_;
   std::vector<int64_t> ids_;
+  bool decodes_alone_ = false;  // one sequence, behind each of the prompts
   std::map<std::pair<int64_t, int64_t>, std::vector<Sequence>> sequences_;  // by depth and batch
   std::vector<double> read_, flops_;
   std::vector<std::vector<NodeCost>> costs_of_runs_;

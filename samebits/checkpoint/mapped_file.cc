@@ -87,7 +87,7 @@ MappedFile::MappedFile(const std::string& path) {
   }
   // A wish: where the file system can, what is read from now on lies in pages of 2 MB, which a CPU
   // finds 512 times faster, and comes in larger pieces.
-  [[maybe_unused]] const int no_matter = madvise(memory, size_, MADV_HUGEPAGE);
+  madvise(memory, size_, MADV_HUGEPAGE);
   data_ = static_cast<const std::byte*>(memory);
   slot_ = TakeSlot(path, data_, size_);
 }

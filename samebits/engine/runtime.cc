@@ -1,5 +1,7 @@
 #include "samebits/engine/runtime.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -22,9 +24,16 @@ class Slot {
  public:
   std::byte* Reserve(int64_t bytes) {
     if (bytes > size_) {
-      size_ = (bytes + 4095) / 4096 * 4096;
-      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(size_))));
+      // The rows of a prompt lie in large pages, where the system gives them: outputs are written
+      // a few columns of many rows at a time.
+      constexpr int64_t kPage = 4096, kLargePage = 2 << 20;
+      const bool large = bytes >= kLargePage / 2;
+      const int64_t unit = large ? kLargePage : kPage;
+      size_ = (bytes + unit - 1) / unit * unit;
+      const auto size = static_cast<size_t>(size_);
+      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(static_cast<size_t>(unit), size)));
       if (memory_ == nullptr) Fail(ErrorCode::kIo, "out of memory: {} bytes", size_);
+      if (large) madvise(memory_.get(), size, MADV_HUGEPAGE);  // a wish
     }
     return memory_.get();
   }
@@ -218,7 +227,8 @@ void Runtime::Impl::LinkNodes() {
 }
 
 // A tensor's slot is free again behind the last node that reads it; what three nodes that overlap
-// read or make, behind the third.
+// read or make, behind the third. What is computed element by element takes the place of an operand
+// that nobody reads again: caches hold more of what is needed.
 void Runtime::Impl::PlanSlots() {
   std::vector<size_t> last_use(values.size(), kNone);
   size_t overlap_end = 0;
@@ -235,6 +245,13 @@ void Runtime::Impl::PlanSlots() {
   std::vector<size_t> free;
   size_t count = 0;
   for (size_t i = 0; i < links.size(); ++i) {
+    const OpKind kind = graph.nodes[i].kind;
+    if (kind == OpKind::kAdd || kind == OpKind::kActivation || kind == OpKind::kMultiply) {
+      if (!ending[i].empty()) {
+        free.push_back(values[ending[i].back()].slot);
+        ending[i].pop_back();
+      }
+    }
     for (const size_t output : links[i].outputs) {
       if (free.empty()) free.push_back(count++);
       values[output].slot = free.back();
