@@ -6,8 +6,8 @@
 
 The first checkpoint is measured over prompt length, context depth, sequences together and threads;
 all of them over model size. The prediction of a measurement is the larger one of its operations by
-the measured peak and its bytes by the measured bandwidth, limits of the same run: a straight part
-below the points is what a machine without any other cost would take.
+the peak and its bytes by the bandwidth, both measured right before and behind it: what a machine
+without any other cost would take.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,10 @@ class Point:
     tokens_per_s: float
 
 
-def point(result: Run, run: Run, x: float) -> Point:
-    limits = result["limits"]
+def point(run: Run, x: float) -> Point:
     passes = run["tokens"] if run["kind"] == "decode" else 1
-    predicted = max(run["flops"] / limits["flops_per_s"], run["bytes"] / limits["read_bytes_per_s"])
-    return Point(x, run["seconds"] / passes, predicted / passes, run["tokens_per_s"])
+    seconds = run["seconds"] / passes
+    return Point(x, seconds, seconds * run["share_of_limit"], run["tokens_per_s"])
 
 
 @dataclass
@@ -74,12 +73,12 @@ class Panel:
 
 
 def points(result: Run, x: Callable[[Run], float], wanted: Callable[[Run], bool]) -> list[Point]:
-    return [point(result, run, x(run)) for run in result["runs"] if wanted(run)]
+    return [point(run, x(run)) for run in result["runs"] if wanted(run)]
 
 
 def one_each(results: Iterable[Run], x: Callable[[Run, Run], float], kind: str) -> list[Point]:
     return [
-        point(result, run, x(result, run))
+        point(run, x(result, run))
         for result in results
         for run in result["runs"]
         if run["kind"] == kind
@@ -92,12 +91,11 @@ def panels(data: Run) -> list[Panel]:
     alone = points(
         growth, lambda r: r["depth"], lambda r: r["kind"] == "decode" and r["batch"] == 1
     )
-    shallow = min(r["depth"] for r in growth["runs"] if r["kind"] == "decode")
-    batches = points(
-        growth,
-        lambda r: r["batch"],
-        lambda r: r["kind"] == "decode" and (r["batch"] > 1 or r["depth"] == shallow),
+    shallow = min(alone, key=lambda p: p.x)
+    together = points(
+        growth, lambda r: r["batch"], lambda r: r["kind"] == "decode" and r["batch"] > 1
     )
+    batches = [replace(shallow, x=1), *together]
     threads, sizes = data["threads"], data["sizes"]
 
     def of_thread(result: Run, _: Run) -> float:
@@ -149,7 +147,7 @@ def draw(data: Run, to: Path) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "samebits"  # the same file from the same figures
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 7.5), layout="constrained")
     for panel, axis in zip(panels(data), axes.flat, strict=False):
@@ -160,6 +158,14 @@ def draw(data: Run, to: Path) -> None:
             axis.plot(xs, [p.seconds for p in by_x], "o", color=f"C{i}", label=name)
         axis.set(title=panel.title, xlabel=panel.x_label, ylabel="seconds")
         axis.set(xscale="log", yscale="log")
+        seconds = [
+            t for line in panel.lines.values() for p in line for t in (p.seconds, p.predicted)
+        ]
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        axis.set_xticks(xs, [f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in xs], rotation=30)
+        axis.yaxis.set_major_formatter("{x:g}")
+        narrow = max(seconds) < 10 * min(seconds)
+        axis.yaxis.set_minor_formatter("{x:g}" if narrow else ticker.NullFormatter())
         axis.grid(True, which="major", alpha=0.3)
         axis.legend()
     cpu, growth = data["growth"]["cpu"], data["growth"]
@@ -169,8 +175,8 @@ def draw(data: Run, to: Path) -> None:
         0,
         1,
         f"{cpu['name']}, {cpu['isa']}, {growth['dtype']}\n\npoints: measured\n"
-        "lines: operations by the measured peak,\nor bytes by the measured bandwidth,\n"
-        "whichever takes longer\n\n"
+        "lines: predicted, operations by the peak\nor bytes by the bandwidth, whichever takes\n"
+        "longer, measured around each point\n\n"
         f"{growth['limits']['flops_per_s'] / 1e9:.0f} GFLOP/s, "
         f"{growth['limits']['read_bytes_per_s'] / 1e9:.1f} GB/s",
         va="top",

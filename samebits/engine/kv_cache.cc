@@ -38,7 +38,8 @@ KvCache::Pages KvCache::Copied(const Pages& other, int64_t other_capacity) const
 
 void KvCache::Append(const void* k, const void* v, int64_t rows) {
   if (length_ + rows > capacity_) {
-    *this = KvCache(*this, std::max({length_ + rows, 2 * capacity_, int64_t{64}}));
+    constexpr int64_t kFirst = 4096, kGrowth = 8;  // room costs nothing, a copy a long moment
+    *this = KvCache(*this, std::max({length_ + rows, kGrowth * capacity_, kFirst}));
   }
   const auto copy = [&](const void* source, const Pages& pages) {
     for (int64_t t = 0; t < rows; ++t) {

@@ -1,6 +1,6 @@
 // Keys (after the rotary embedding) and values of one attention node, in the model's dtype, the
-// rows of a head one after the other. What is set aside grows by doubling, so appending is cheap;
-// memory is taken in pages, as rows come.
+// rows of a head one after the other. What is set aside grows eightfold, so that rows are hardly
+// ever copied; memory is taken in pages, as rows come.
 #pragma once
 
 #include <algorithm>
