@@ -29,6 +29,17 @@ bool CpuHasAvx512Bf16() {
 
 constexpr Isa kIsas[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
 
+constexpr int64_t kFewestRows = 32;  // of a row block: fewer do not pay for reading all weights
+
+// Of the rows that stay in the second-level cache.
+int64_t LinearBytes() {
+  static const int64_t bytes = [] {
+    const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or less: not known
+    return std::max<int64_t>(cache, 512 << 10) / 8 * 5;    // weights and sums pass by, too
+  }();
+  return bytes;
+}
+
 }  // namespace
 
 std::byte* AllocateScratch(size_t bytes) {
@@ -37,18 +48,8 @@ std::byte* AllocateScratch(size_t bytes) {
   return data;
 }
 
-namespace {
-constexpr int64_t kFewestRows = 32;  // of a row block: fewer do not pay for reading all weights
-int64_t LinearBytes() {
-  static const int64_t bytes = [] {
-    const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or less: not known
-    return std::max<int64_t>(cache, 512 << 10) / 8 * 5;    // weights and sums pass by, too
-  }();
-  return bytes;
-}
-}  // namespace
-
 int64_t LinearRowBytes() { return LinearBytes() / kFewestRows; }
+
 int64_t LinearRows(int64_t row_bytes) {
   return std::clamp(LinearBytes() / row_bytes, kFewestRows, kMostLinearRows);
 }
