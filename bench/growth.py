@@ -33,7 +33,6 @@ def bench(samebits: str, folder: str, **options: object) -> Run:
     print(" ".join(command), flush=True)
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: Run = json.loads(output)
-    result["command"] = " ".join([*command[:2], Path(folder).name, *command[3:]])
     return result
 
 
@@ -72,59 +71,53 @@ class Panel:
     lines: dict[str, list[Point]]
 
 
-def points(result: Run, x: Callable[[Run], float], wanted: Callable[[Run], bool]) -> list[Point]:
-    return [point(run, x(run)) for run in result["runs"] if wanted(run)]
-
-
-def one_each(results: Iterable[Run], x: Callable[[Run, Run], float], kind: str) -> list[Point]:
-    return [
-        point(run, x(result, run))
-        for result in results
-        for run in result["runs"]
-        if run["kind"] == kind
+def points(
+    results: Iterable[Run], x: Callable[[Run, Run], float], wanted: Callable[[Run], bool]
+) -> list[Point]:
+    """Of the runs of all results, by x (of a result and its run)."""
+    found = [
+        point(run, x(result, run)) for result in results for run in result["runs"] if wanted(run)
     ]
+    return sorted(found, key=lambda p: p.x)
+
+
+def is_prompt(run: Run) -> bool:
+    return bool(run["kind"] == "prefill")
+
+
+def is_alone(run: Run) -> bool:
+    return bool(run["kind"] == "decode" and run["batch"] == 1)
 
 
 def panels(data: Run) -> list[Panel]:
-    growth = data["growth"]
-    prefill = points(growth, lambda r: r["tokens"], lambda r: r["kind"] == "prefill")
-    alone = points(
-        growth, lambda r: r["depth"], lambda r: r["kind"] == "decode" and r["batch"] == 1
-    )
-    shallow = min(alone, key=lambda p: p.x)
-    together = points(
-        growth, lambda r: r["batch"], lambda r: r["kind"] == "decode" and r["batch"] > 1
-    )
-    batches = [replace(shallow, x=1), *together]
-    threads, sizes = data["threads"], data["sizes"]
+    growth, threads, sizes = [data["growth"]], data["threads"], data["sizes"]
+    prompts = points(growth, lambda _, run: run["tokens"], is_prompt)
+    depths = points(growth, lambda _, run: run["depth"], is_alone)
+    together = points(growth, lambda _, run: run["batch"], lambda run: run["batch"] > 1)
 
-    def of_thread(result: Run, _: Run) -> float:
+    def thread_count(result: Run, _: Run) -> float:
         return float(threads.index(result) + 1)
 
-    def of_size(result: Run, _: Run) -> float:
-        decode = next(r for r in result["runs"] if r["kind"] == "decode")
-        return float(decode["bytes"] / decode["tokens"] / 1e9)
+    def size(result: Run, _: Run) -> float:
+        token = next(filter(is_alone, result["runs"]))
+        return float(token["bytes"] / token["tokens"] / 1e9)
+
+    def both(results: list[Run], x: Callable[[Run, Run], float]) -> dict[str, list[Point]]:
+        return {
+            "a prompt of 512": points(results, x, is_prompt),
+            "a token": points(results, x, is_alone),
+        }
 
     return [
-        Panel("Prompt length", "tokens", {"a prompt": prefill}),
-        Panel("Context depth", "tokens before", {"a token": alone}),
-        Panel("Sequences together", "sequences", {"a token of each": batches}),
+        Panel("Prompt length", "tokens", {"a prompt": prompts}),
+        Panel("Context depth", "tokens before", {"a token": depths}),
         Panel(
-            "Threads",
-            "threads",
-            {
-                "a prompt of 512": one_each(threads, of_thread, "prefill"),
-                "a token": one_each(threads, of_thread, "decode"),
-            },
+            "Sequences together",
+            "sequences",
+            {"a token of each": [replace(depths[0], x=1), *together]},
         ),
-        Panel(
-            "Model size",
-            "GB that a token reads",
-            {
-                "a prompt of 512": one_each(sizes, of_size, "prefill"),
-                "a token": one_each(sizes, of_size, "decode"),
-            },
-        ),
+        Panel("Threads", "threads", both(threads, thread_count)),
+        Panel("Model size", "GB that a token reads", both(sizes, size)),
     ]
 
 
@@ -137,7 +130,7 @@ def table(panel: Panel) -> str:
         lines += [
             f"| {p.x:g} | {name} | {p.seconds:.3g} | {p.predicted:.3g} "
             f"| {100 * p.predicted / p.seconds:.0f} % | {p.tokens_per_s:.3g} |"
-            for p in sorted(measured, key=lambda p: p.x)
+            for p in measured
         ]
     return "\n".join(lines)
 
@@ -152,10 +145,9 @@ def draw(data: Run, to: Path) -> None:
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 7.5), layout="constrained")
     for panel, axis in zip(panels(data), axes.flat, strict=False):
         for i, (name, measured) in enumerate(panel.lines.items()):
-            by_x = sorted(measured, key=lambda p: p.x)
-            xs = [p.x for p in by_x]
-            axis.plot(xs, [p.predicted for p in by_x], "-", color=f"C{i}", alpha=0.5)
-            axis.plot(xs, [p.seconds for p in by_x], "o", color=f"C{i}", label=name)
+            xs = [p.x for p in measured]
+            axis.plot(xs, [p.predicted for p in measured], "-", color=f"C{i}", alpha=0.5)
+            axis.plot(xs, [p.seconds for p in measured], "o", color=f"C{i}", label=name)
         axis.set(title=panel.title, xlabel=panel.x_label, ylabel="seconds")
         axis.set(xscale="log", yscale="log")
         seconds = [

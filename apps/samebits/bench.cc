@@ -192,7 +192,6 @@ class Bench {
       longest = std::max(longest, prompt + tokens);
     }
     for (const int64_t batch : options_.batches) {
-      decodes_alone_ = decodes_alone_ || batch == 1;
       for (const int64_t prompt : prompts) {
         if (batch == 1) Add("decode", tokens, prompt, 1);
       }
@@ -258,22 +257,22 @@ class Bench {
   // The limits of a round are the larger ones of those measured before and behind.
   void Measure(BenchRun& run, std::vector<NodeCost>& of_nodes) {
     std::vector<Sequence>* sequences = run.kind == "decode" ? &Filled(run) : nullptr;
-    std::vector<Sequence> read;
+    std::vector<Sequence> prompt;
     double flops = Flops(), bandwidth = Read();
     std::fill(costs_.begin(), costs_.end(), NodeCost());
     Communicator* ranks = how_.ranks;
     const Traffic before = ranks == nullptr ? Traffic() : ranks->traffic();
     const double start = Now();
     if (sequences == nullptr) {
-      read.push_back(runtime_.NewSequence());
-      ReadPrompt(read.back(), run.tokens);
+      prompt.push_back(runtime_.NewSequence());
+      ReadPrompt(prompt.back(), run.tokens);
     } else {
       Decode(*sequences, run.tokens);
     }
     const double seconds = Now() - start;
-    if (sequences == nullptr && decodes_alone_) {  // behind this prompt: it is read once
-      std::vector<Sequence>& kept = sequences_[{run.tokens, 1}];
-      if (kept.empty()) kept = std::move(read);
+    const auto& batches = options_.batches;
+    if (sequences == nullptr && std::find(batches.begin(), batches.end(), 1) != batches.end()) {
+      sequences_.try_emplace({run.tokens, 1}, std::move(prompt));  // what is decoded goes on here
     }
     run.seconds.push_back(seconds);
     if (ranks != nullptr) run.traffic = ranks->traffic() - before;
@@ -318,7 +317,6 @@ class Bench {
   ThreadPool pool_;     // for the limits; the runtime has its own
   PagedBuffer scratch_;
   std::vector<int64_t> ids_;
-  bool decodes_alone_ = false;  // one sequence, behind each of the prompts
   std::map<std::pair<int64_t, int64_t>, std::vector<Sequence>> sequences_;  // by depth and batch
   std::vector<double> read_, flops_;
   std::vector<std::vector<NodeCost>> costs_of_runs_;

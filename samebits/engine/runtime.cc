@@ -217,11 +217,11 @@ void Runtime::Impl::PlanSlots() {
   size_t count = 0;
   for (size_t i = 0; i < links.size(); ++i) {
     const OpKind kind = graph.nodes[i].kind;
-    if (kind == OpKind::kAdd || kind == OpKind::kActivation || kind == OpKind::kMultiply) {
-      if (!ending[i].empty()) {
-        free.push_back(values[ending[i].back()].slot);
-        ending[i].pop_back();
-      }
+    const bool elementwise =
+        kind == OpKind::kAdd || kind == OpKind::kActivation || kind == OpKind::kMultiply;
+    if (elementwise && !ending[i].empty()) {
+      free.push_back(values[ending[i].back()].slot);
+      ending[i].pop_back();
     }
     for (const size_t output : links[i].outputs) {
       if (free.empty()) free.push_back(count++);
