@@ -16,7 +16,9 @@ namespace samebits {
 namespace {
 
 struct TokenizeOptions {
-  std::string model, file, chat, ids;
+  std::string model, chat, ids;
+  std::vector<std::string> files;
+  int threads = 0;  // 0: one a physical core
   bool json = false, count = false;
 };
 
@@ -25,8 +27,24 @@ struct Tokenized {
   std::optional<std::string> text;  // what a chat or ids became
 };
 
-Tokenized Tokenize(const TokenizeOptions& options) {
-  const int given = static_cast<int>(!options.file.empty()) +
+std::vector<Tokenized> TokenizeFiles(const Tokenizer& tokenizer, const TokenizeOptions& options) {
+  if (options.threads < 0 || options.threads > 1024) {
+    Fail(ErrorCode::kUsage, "--threads {}: expected 1 to 1024", options.threads);
+  }
+  std::vector<std::string> texts;
+  if (options.files.empty()) texts.push_back(ReadInput("-"));
+  for (const std::string& file : options.files) texts.push_back(ReadInput(file));
+  const std::vector<std::string_view> views(texts.begin(), texts.end());
+  std::vector<Tokenized> results;
+  for (auto& ids : tokenizer.EncodeBatch(views, true, ChosenThreads(options.threads))) {
+    results.push_back({std::move(ids), std::nullopt});
+  }
+  return results;
+}
+
+// One of each file; of a chat, of ids and of standard input one.
+std::vector<Tokenized> Tokenize(const TokenizeOptions& options) {
+  const int given = static_cast<int>(!options.files.empty()) +
                     static_cast<int>(!options.chat.empty()) +
                     static_cast<int>(!options.ids.empty());
   if (given > 1) Fail(ErrorCode::kUsage, "give FILE or --chat or --ids, not more than one");
@@ -54,29 +72,44 @@ Tokenized Tokenize(const TokenizeOptions& options) {
     result.text = chat_template->Render(chat);
     result.ids = tokenizer.Encode(*result.text, false);
   } else {
-    result.ids = tokenizer.Encode(ReadInput(options.file.empty() ? "-" : options.file));
+    return TokenizeFiles(tokenizer, options);
   }
-  return result;
+  return {result};
 }
 
-void Print(const TokenizeOptions& options, const Tokenized& result) {
-  if (options.json) {
-    const std::string ids = fmt::format("[{}]", fmt::join(result.ids, ", "));
-    std::string text;
-    if (result.text) {
-      const Json json = *result.text;
-      text = ", \"text\": " + json.dump(-1, ' ', false, Json::error_handler_t::replace);
+std::string JsonString(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// What stands within the braces of one result.
+std::string JsonFields(const TokenizeOptions& options, const Tokenized& result) {
+  std::string fields = fmt::format("\"ids\": [{}]", fmt::join(result.ids, ", "));
+  if (result.text) fields += ", \"text\": " + JsonString(*result.text);
+  if (options.count) fields += fmt::format(", \"count\": {}", result.ids.size());
+  return fields;
+}
+
+void Print(const TokenizeOptions& options, const std::vector<Tokenized>& results) {
+  const bool several = results.size() > 1;
+  if (options.json && several) fmt::print("{{\"files\": [");
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Tokenized& result = results[i];
+    if (options.json && several) {
+      fmt::print("{}{{\"file\": {}, {}}}", i == 0 ? "" : ", ", JsonString(options.files[i]),
+                 JsonFields(options, result));
+    } else if (options.json) {
+      fmt::print("{{{}}}\n", JsonFields(options, result));
+    } else if (options.count && several) {
+      fmt::print("{} {}\n", result.ids.size(), options.files[i]);
+    } else if (options.count) {
+      fmt::print("{}\n", result.ids.size());
+    } else if (!options.ids.empty()) {
+      fmt::print("{}\n", *result.text);
+    } else {
+      fmt::print("{}\n", fmt::join(result.ids, ","));
     }
-    const std::string count =
-        options.count ? fmt::format(", \"count\": {}", result.ids.size()) : std::string();
-    fmt::print("{{\"ids\": {}{}{}}}\n", ids, text, count);
-  } else if (options.count) {
-    fmt::print("{}\n", result.ids.size());
-  } else if (!options.ids.empty()) {
-    fmt::print("{}\n", *result.text);
-  } else {
-    fmt::print("{}\n", fmt::join(result.ids, ","));
   }
+  if (options.json && several) fmt::print("]}}\n");
   FlushOutput();
 }
 
@@ -89,14 +122,19 @@ void RegisterTokenize(CLI::App& app, int&) {
       "Example: echo \"What is 17 + 25?\" | samebits tokenize models/nano\n"
       "A folder with only the tokenizer's files is enough.");
   AddModelArgument(*command, options->model);
-  command->add_option("FILE", options->file, "the text; without it or with -: standard input");
+  command->add_option("FILE", options->files,
+                      "the text, or several: ids line by line; without it or with -: standard "
+                      "input");
   command->add_option("--chat", options->chat,
                       "JSON file with messages, or {\"messages\": [...], \"tools\": [...]}: as the "
                       "chat template writes them, with the generation prompt");
   command->add_option("--ids", options->ids, "token ids to be turned into text: 1,2,3");
+  command->add_option("--threads", options->threads,
+                      "threads (default: one a physical core); the ids are the same");
   command->add_flag("--count", options->count, "only how many tokens there are");
   command->add_flag("--json", options->json,
-                    "one object with ids (and text, for --chat and --ids)");
+                    "one object with ids (and text, for --chat and --ids); of several files a list "
+                    "of them");
   command->callback([options] { Print(*options, Tokenize(*options)); });
 }
 

@@ -114,6 +114,11 @@ bool Normalizer::moves_start() const {
   });
 }
 
+bool Normalizer::only_forms() const {
+  return std::all_of(steps_.begin(), steps_.end(),
+                     [](const Step& step) { return step.kind == Kind::kForm; });
+}
+
 std::string_view Normalizer::Run(std::string_view text, std::string& storage) const {
   for (const Step& step : steps_) {
     if (text.empty()) return text;

@@ -44,6 +44,8 @@ class Normalizer {
   std::string_view Run(std::string_view text, std::string& storage) const;
   // Text may be put in front of, or taken from, where it began.
   bool moves_start() const;
+  // Only NFC, NFD, NFKC, NFKD: a text can be normalized in parts that begin with letters.
+  bool only_forms() const;
 
  private:
   enum class Kind { kForm, kPrepend, kReplace };

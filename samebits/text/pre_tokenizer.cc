@@ -179,6 +179,19 @@ bool PreTokenizer::needs_start() const {
   });
 }
 
+// In none of the known patterns does a word go on with a letter behind a line end, and only of
+// white space do they ask what comes next. Digits cuts by characters; what it leaves joined, the
+// pattern cuts there.
+bool PreTokenizer::ends_at_lines() const {
+  const auto is = [this](auto&& wanted) {
+    return std::all_of(stages_.begin(), stages_.end(), wanted);
+  };
+  return !is([](const Stage& stage) { return stage.kind == Kind::kDigits; }) &&
+         is([](const Stage& stage) {
+           return stage.kind == Kind::kPieces || stage.kind == Kind::kDigits;
+         });
+}
+
 void PreTokenizer::Cut(const Stage& stage, std::string_view text, bool at_start,
                        const std::function<void(std::string_view, bool)>& next) const {
   std::string changed;

@@ -25,6 +25,9 @@ class PreTokenizer {
   bool byte_level() const { return byte_level_; }
   // Whether a text stands at the start of all texts matters to it.
   bool needs_start() const;
+  // Whether words end at a line end that stands between another character that is no white space
+  // and a letter, whatever else there is on either side.
+  bool ends_at_lines() const;
 
   // Calls word(std::string_view) for each word, none of them empty.
   template <typename Word>

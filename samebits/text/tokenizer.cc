@@ -1,18 +1,43 @@
 #include "samebits/text/tokenizer.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <filesystem>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "samebits/base/error.h"
 #include "samebits/base/json.h"
 #include "samebits/text/tokenizer_json.h"
+#include "samebits/text/unicode.h"
 
 namespace samebits {
 namespace {
 
 constexpr int64_t kMaxTokenizerBytes = 256 << 20;
+
+using Part = AddedTokens::Part;
+
+// Parts of a text that follow one another, the work of one thread.
+struct Piece {
+  std::string_view text;  // the whole
+  std::vector<Part> parts;
+  size_t bytes = 0;
+  std::vector<int64_t> ids;
+};
+
+uint8_t KindAt(std::string_view text, size_t at) {
+  size_t length = 0;
+  return CharClasses()[DecodeUtf8(text.data() + at, length)] & kKindMask;
+}
+
+size_t LastCharacter(std::string_view text) {  // where it begins; not of an empty text
+  size_t at = text.size() - 1;
+  while (at > 0 && (static_cast<uint8_t>(text[at]) & 0xc0) == 0x80) --at;
+  return at;
+}
 
 }  // namespace
 
@@ -51,6 +76,87 @@ struct Tokenizer::Impl {
       }
     }
   }
+
+  // Whether what is before `at`, where a line ends and a letter follows, can be encoded alone.
+  bool CanCut(std::string_view text, size_t at) const {
+    if (at < 2 || at >= text.size() || text[at - 1] != '\n') return false;
+    const std::string_view before = text.substr(0, at - 1);
+    const size_t left = LastCharacter(before);
+    std::string storage;
+    const std::string_view last = parts.normalizer.Run(before.substr(left), storage);
+    if (IsSpace(KindAt(last, LastCharacter(last)))) return false;
+    const std::string_view next = text.substr(at, Utf8Length(text[at]));
+    return IsLetter(KindAt(parts.normalizer.Run(next, storage), 0));
+  }
+
+  // The text in pieces of some `bytes`.
+  std::vector<Piece> Pieces(std::string_view text, size_t bytes) const {
+    std::vector<Part> whole;
+    if (parts.added.any(false)) {
+      whole = parts.added.Split(text, false);
+    } else if (!text.empty()) {
+      whole.push_back({-1, 0, text.size()});
+    }
+    std::vector<Piece> pieces;
+    const auto add = [&](const Part& part) {
+      if (pieces.empty() || pieces.back().bytes >= bytes) pieces.push_back({text, {}, 0, {}});
+      pieces.back().parts.push_back(part);
+      pieces.back().bytes += part.end - part.begin;
+    };
+    const bool cuts = !parts.added.any(true) && parts.normalizer.only_forms() &&
+                      parts.pre_tokenizer.ends_at_lines();
+    for (Part part : whole) {
+      const std::string_view between = text.substr(0, part.end);
+      while (part.id < 0 && cuts && part.end - part.begin > bytes) {
+        size_t at = part.begin + bytes;
+        do {
+          at = between.find('\n', at);
+          if (at != std::string_view::npos) ++at;
+        } while (at != std::string_view::npos &&
+                 !CanCut(between.substr(part.begin), at - part.begin));
+        if (at == std::string_view::npos) break;
+        add({-1, part.begin, at});
+        part.begin = at;
+      }
+      add(part);
+    }
+    return pieces;
+  }
+
+  void EncodePiece(Piece& piece, WordCache* words) const {
+    piece.ids.reserve(piece.bytes / 3 + 8);
+    for (const Part& part : piece.parts) {
+      if (part.id >= 0) {
+        piece.ids.push_back(part.id);
+      } else {
+        EncodeBetween(piece.text.substr(part.begin, part.end - part.begin), part.begin == 0, words,
+                      piece.ids);
+      }
+    }
+  }
+
+  void EncodePieces(std::span<Piece* const> pieces, int threads, size_t bytes) const {
+    std::atomic<size_t> next = 0;
+    std::vector<std::exception_ptr> errors(pieces.size());
+    const auto work = [&] {
+      WordCache words;
+      words.Grow(bytes / static_cast<size_t>(threads));
+      for (size_t i = next++; i < pieces.size(); i = next++) {
+        try {
+          EncodePiece(*pieces[i], words.enabled() ? &words : nullptr);
+        } catch (...) {
+          errors[i] = std::current_exception();
+        }
+      }
+    };
+    std::vector<std::jthread> others;
+    for (int i = 1; i < threads; ++i) others.emplace_back(work);
+    work();
+    others.clear();
+    for (const std::exception_ptr& error : errors) {
+      if (error) std::rethrow_exception(error);
+    }
+  }
 };
 
 Tokenizer Tokenizer::Parse(std::string_view json, const std::string& place) {
@@ -69,33 +175,54 @@ Tokenizer Tokenizer::Open(const std::string& folder) {
 }
 
 std::vector<int64_t> Tokenizer::Encode(std::string_view text, bool add_special_tokens) const {
-  std::string replaced;
-  if (!IsValidUtf8(text)) {
-    replaced = ReplaceInvalidUtf8(text);
-    text = replaced;
+  return EncodeBatch({&text, 1}, add_special_tokens, 1)[0];
+}
+
+std::vector<std::vector<int64_t>> Tokenizer::EncodeBatch(std::span<const std::string_view> texts,
+                                                         bool add_special_tokens, int threads,
+                                                         size_t piece_bytes) const {
+  std::vector<std::string> replaced(texts.size());
+  std::vector<std::vector<Piece>> pieces(texts.size());
+  std::vector<Piece*> all;
+  size_t bytes = 0;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    std::string_view text = texts[i];
+    if (!IsValidUtf8(text)) {
+      replaced[i] = ReplaceInvalidUtf8(text);
+      text = replaced[i];
+    }
+    pieces[i] = impl_->Pieces(text, threads > 1 ? piece_bytes : text.size());
+    for (Piece& piece : pieces[i]) all.push_back(&piece);
+    bytes += text.size();
   }
-  // One thread at a time has the cache; another does without.
-  const std::unique_lock<std::mutex> lock(impl_->cache_mutex, std::try_to_lock);
-  if (lock.owns_lock()) impl_->cache.Grow(text.size());
-  WordCache* const words = lock.owns_lock() && impl_->cache.enabled() ? &impl_->cache : nullptr;
-  const TokenizerParts& parts = impl_->parts;
-  std::vector<int64_t> ids;
-  ids.reserve(text.size() / 3 + 8);
-  if (add_special_tokens) ids = parts.prefix;
-  if (!parts.added.any(false)) {
-    if (!text.empty()) impl_->EncodeBetween(text, true, words, ids);
+  if (threads > 1 && all.size() > 1) {
+    impl_->EncodePieces(all, std::min(threads, static_cast<int>(all.size())), bytes);
   } else {
-    for (const AddedTokens::Part& part : parts.added.Split(text, false)) {
-      if (part.id >= 0) {
-        ids.push_back(part.id);
-      } else {
-        impl_->EncodeBetween(text.substr(part.begin, part.end - part.begin), part.begin == 0, words,
-                             ids);
+    // One thread at a time has the cache; another does without.
+    const std::unique_lock<std::mutex> lock(impl_->cache_mutex, std::try_to_lock);
+    if (lock.owns_lock()) impl_->cache.Grow(bytes);
+    WordCache* const words = lock.owns_lock() && impl_->cache.enabled() ? &impl_->cache : nullptr;
+    for (Piece* piece : all) impl_->EncodePiece(*piece, words);
+  }
+  std::vector<std::vector<int64_t>> result(texts.size());
+  const TokenizerParts& parts = impl_->parts;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    std::vector<int64_t>& ids = result[i];
+    if (add_special_tokens) ids = parts.prefix;
+    if (ids.empty() && pieces[i].size() == 1) {
+      ids = std::move(pieces[i][0].ids);
+    } else {
+      size_t count = ids.size() + parts.suffix.size();
+      for (const Piece& piece : pieces[i]) count += piece.ids.size();
+      ids.reserve(count);
+      for (Piece& piece : pieces[i]) {
+        ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
+        piece.ids = {};
       }
     }
+    if (add_special_tokens) ids.insert(ids.end(), parts.suffix.begin(), parts.suffix.end());
   }
-  if (add_special_tokens) ids.insert(ids.end(), parts.suffix.begin(), parts.suffix.end());
-  return ids;
+  return result;
 }
 
 std::string Tokenizer::Decode(std::span<const int64_t> ids, bool skip_special_tokens) const {

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "samebits/base/error.h"
 #include "samebits/base/json.h"
 #include "samebits/text/tokenizer.h"
 
@@ -72,12 +74,10 @@ std::string AsBytes(const std::vector<int64_t>& ids) {
 
 class TokenizerFixture : public testing::TestWithParam<std::string> {
  protected:
-  Tokenizer Open() const {
-    const Json manifest = Load("manifest.json");
-    const std::string path =
-        SAMEBITS_SOURCE_DIR "/" + manifest["files"][GetParam()].get<std::string>();
-    return Tokenizer::Parse(ReadTextFile(path, kMaxBytes), path);
+  std::string Path() const {
+    return SAMEBITS_SOURCE_DIR "/" + Load("manifest.json")["files"][GetParam()].get<std::string>();
   }
+  Tokenizer Open() const { return Tokenizer::Parse(ReadTextFile(Path(), kMaxBytes), Path()); }
 };
 
 TEST_P(TokenizerFixture, EveryKindOfText) {
@@ -123,6 +123,81 @@ TEST_P(TokenizerFixture, RandomTexts) {
           << "texts " << i + 1 - block << " to " << i;
     }
   }
+}
+
+// Texts are cut wherever that is allowed, and often: what matters are the characters on both sides
+// of a line end, also after they were normalized.
+TEST_P(TokenizerFixture, ThreadsChangeNoId) {
+  const std::vector<std::string> parts = {"\n",
+                                          "\n",
+                                          "\n",
+                                          "\r",
+                                          " ",
+                                          "\t",
+                                          "a",
+                                          "B",
+                                          "1",
+                                          ".",
+                                          "/",
+                                          "'s",
+                                          "\u00e9",
+                                          "e\u0301",
+                                          "\u0301",
+                                          "\u3000",
+                                          "\u4e2d",
+                                          "\u3002",
+                                          "\ufe70" /* NFKC: a blank and a mark */,
+                                          "\u00a8",
+                                          "\u1100",
+                                          "\u1161",
+                                          "\u017f",
+                                          "<|im_end|>",
+                                          "</s>",
+                                          "\xff"};
+  Generator generator(7);
+  std::vector<std::string> texts;
+  for (int i = 0; i < 2000; ++i) {
+    std::string text;
+    for (uint64_t left = generator.Below(40); left > 0; --left) {
+      text += parts[generator.Below(parts.size())];
+    }
+    texts.push_back(std::move(text));
+  }
+  std::string lines;
+  const Json kinds = Load("cases.json");
+  for (const auto& [kind, cases] : kinds.items()) {
+    for (const Json& one : cases) lines += one.get<std::string>() + "\nand ";
+  }
+  texts.push_back(lines);
+  const std::vector<std::string_view> views(texts.begin(), texts.end());
+  Json file = ParseJson(ReadTextFile(Path(), kMaxBytes), Path());
+  int compared = 0;
+  const auto compare = [&](const std::string& what) {
+    std::optional<Tokenizer> tokenizer;
+    try {
+      tokenizer = Tokenizer::Parse(file.dump(), Path());
+    } catch (const Error& error) {  // Metaspace behind Prepend
+      ASSERT_EQ(error.code(), ErrorCode::kUnsupported) << error.what();
+      return;
+    }
+    const std::vector<std::vector<int64_t>> batch = tokenizer->EncodeBatch(views, true, 3, 1);
+    ASSERT_EQ(batch.size(), texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) {
+      EXPECT_EQ(batch[i], tokenizer->Encode(texts[i])) << what << ", text " << i;
+    }
+    ++compared;
+  };
+  compare("as it is");
+  // Normalized added tokens forbid cuts.
+  for (Json& token : file["added_tokens"]) token["normalized"] = false;
+  for (const char* normalizer :
+       {R"({"type": "NFC"})", R"({"type": "NFKC"})", R"({"type": "NFD"})",
+        R"({"type": "Prepend", "prepend": "B"})",
+        R"({"type": "Replace", "pattern": {"String": "\na"}, "content": "\n"})"}) {
+    file["normalizer"] = Json::parse(normalizer);
+    compare(normalizer);
+  }
+  EXPECT_GE(compared, 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TokenizerFixture,

@@ -71,6 +71,16 @@ same "a dash" "$ids" "$("$samebits" tokenize "$model" - < "$work/text")"
 same "json" "{\"ids\": [${ids//,/, }]}" "$("$samebits" tokenize "$model" "$work/text" --json)"
 count=$(tr -cd , <<< "$ids" | wc -c)
 same "count" "$((count + 1))" "$("$samebits" tokenize "$model" "$work/text" --count)"
+printf 'two\nlines\n' > "$work/other"
+other=$("$samebits" tokenize "$model" "$work/other")
+same "several files" "$ids"$'\n'"$other" "$("$samebits" tokenize "$model" "$work/text" "$work/other")"
+same "several files, json" \
+  "{\"files\": [{\"file\": \"$work/text\", \"ids\": [${ids//,/, }]}, {\"file\": \"$work/other\", \"ids\": [${other//,/, }]}]}" \
+  "$("$samebits" tokenize "$model" "$work/text" "$work/other" --json --threads 3)"
+same "several files, count" "$((count + 1)) $work/text" \
+  "$("$samebits" tokenize "$model" "$work/text" "$work/other" --count | head -1)"
+refused "expected 1 to 1024" tokenize "$model" "$work/text" --threads -1
+refused "not more than one" tokenize "$model" "$work/text" "$work/other" --ids 1
 same "no text, no tokens" '{"ids": []}' "$("$samebits" tokenize "$model" --json < /dev/null)"
 printf '[{"role": "user", "content": "%s"}]' "$text" > "$work/messages.json"
 printf '{"messages": [{"role": "user", "content": "%s"}], "tools": null}' "$text" > "$work/chat.json"
