@@ -1,5 +1,6 @@
 // The first byte chooses a small tokenizer, the rest is text, valid or not: it is encoded, decoded
-// at once and as a stream. Byte-level tokenizers without a normalizer must give the text back.
+// at once and as a stream, and encoded in pieces by two threads. Byte-level tokenizers without a
+// normalizer must give the text back.
 #include <fmt/format.h>
 
 #include <cstddef>
@@ -131,6 +132,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const Error&) {  // a pattern that takes too many steps
     return 0;
   }
+  SAMEBITS_CHECK(kind.tokenizer.EncodeBatch({&text, 1}, true, 2, 1)[0] == ids,
+                 "two threads give other ids");
   bool special = false;
   for (const int64_t id : ids) {
     SAMEBITS_CHECK(id >= 0 && id < kind.tokenizer.size(), "an id that is no token");
