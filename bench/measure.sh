@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Everything that docs/performance.md holds, measured anew on this machine, as Markdown on standard
+# output; half an hour for checkpoints of 0.1 to 3 GB, everything else stopped.
+#   bench/measure.sh CHECKPOINT... > measured.md
+# PEERS: options for bench/peers.py, PYTHON: where the peers are installed (build/venv). The first
+# checkpoint is measured on every instruction set, too. ROUNDS (3). Steps that fail say so and count.
+set -uo pipefail
+[[ $# -gt 0 ]] || { echo "usage: $0 CHECKPOINT..." >&2; exit 2; }
+root=$(realpath "$(dirname "$0")/..")
+samebits=$root/build/release/samebits
+programs=$root/build/bench/bench
+python=${PYTHON:-$root/build/venv/bin/python}
+rounds=${ROUNDS:-3}
+export OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+failed=0
+
+step() {  # step COMMAND...: the command, what it prints, and how long it took
+  local start=$SECONDS
+  printf '\n    %s\n\n```\n' "$(sed "s#$root/##g" <<< "$*")"
+  "$@" 2> /dev/null || { echo "failed with exit code $?"; failed=$((failed + 1)); }
+  printf '```\n'
+  echo "$((SECONDS - start)) s: $*" >&2
+}
+start_up() {  # start_up FOLDER: wall time of whole processes
+  local TIMEFORMAT='%R s'
+  echo "inspect"
+  { time "$samebits" inspect "$1" > /dev/null; } 2>&1
+  echo "one token behind four"
+  { time "$samebits" run "$1" --ids 1,2,3,4 --max-tokens 1 > /dev/null 2> /dev/null; } 2>&1
+}
+beside_a_busy_thread() {  # beside_a_busy_thread FOLDER: decoding alone and beside it, in turns
+  local one=("$samebits" bench "$1" --rounds 1 --prompt-tokens 64 --max-tokens 32 --batch 1)
+  for _ in $(seq "$rounds"); do
+    "${one[@]}" | sed -n 's/^decode  /alone:  /p'
+    (while :; do :; done) &
+    local busy=$!
+    "${one[@]}" | sed -n 's/^decode  /beside: /p'
+    kill "$busy"
+    wait "$busy"
+  done
+  return 0
+}
+
+printf '# Measured on %s, %s\n\n' "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" "$(date +%F)"
+echo "$(nproc) virtual cores, Linux $(uname -r), $("$samebits" --version)"
+printf '\n## Whole models\n'
+for folder in "$@"; do
+  step "$samebits" bench "$folder" --rounds "$rounds" --prompt-tokens 128,512 --batch 1,16 --max-tokens 16
+done
+printf '\n## Other instruction sets and dtypes, one thread, a long prompt\n'
+isas=$(grep -q avx512f /proc/cpuinfo && echo avx512) || true
+for cpu in $isas avx2; do
+  step "$samebits" bench "$1" --rounds "$rounds" --cpu "$cpu" --prompt-tokens 512 --batch 1 --max-tokens 8
+done
+step "$samebits" bench "$1" --rounds "$rounds" --dtype float32 --prompt-tokens 512 --batch 1 --max-tokens 8
+step "$samebits" bench "$1" --rounds "$rounds" --threads 1 --prompt-tokens 512 --batch 1 --max-tokens 8
+step "$samebits" bench "$1" --rounds "$rounds" --prompt-tokens 512,4096 --batch 1 --max-tokens 8
+printf '\n## Linear layers and attention alone\n'
+step "$programs/linears" --shape 0.5b
+step "$programs/linears" --shape 0.5b --rows 512
+for cpu in $isas avx2; do step "$programs/linears" --shape 0.5b --rows 512 --cpu "$cpu"; done
+step "$programs/linears" --shape 0.5b --rows 512 --dtype float32
+step "$programs/attention"
+step "$programs/attention" --heads 9 --kv-heads 3
+step "$programs/attention" --heads 12 --head-dim 128
+step "$programs/attention" --rows 1 --before 4095
+printf '\n## Start, a busy neighbour\n'
+for folder in "$@"; do step start_up "$folder"; done
+step beside_a_busy_thread "$1"
+printf '\n## Tokenizer\n'
+step "$python" "$root/bench/tokenizer.py" "$programs/tokenizer_bench" "$root/testdata/tokenizers/qwen2.5" --repetitions 3
+printf '\n## Beside other engines\n'
+for folder in "$@"; do
+  # shellcheck disable=SC2086  # several options
+  step "$python" "$root/bench/peers.py" "$folder" --samebits "$samebits" --rounds "$rounds" ${PEERS:-}
+done
+printf '\n## How cost grows\n'
+step "$python" "$root/bench/growth.py" "$@" --samebits "$samebits" -o growth.svg ${LENGTHS:+--lengths "$LENGTHS"}
+[[ $failed -eq 0 ]] || { echo "$failed steps failed: see the output" >&2; exit 1; }
