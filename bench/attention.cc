@@ -3,16 +3,14 @@
 // (decoding) as a share of the read bandwidth. Limits and kernels are measured in turns.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <vector>
 
+#include "bench/shares.h"
 #include "samebits/base/error.h"
 #include "samebits/kernels/limits.h"
 #include "samebits/kernels/thread_pool.h"
-#include "samebits/tensor/convert.h"
 
 namespace samebits {
 namespace {
@@ -24,15 +22,6 @@ struct Options {
   int rounds = 7;
 };
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double Median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
 // Ordinary numbers; the speed does not depend on which.
 void Fill(const PagedBuffer& buffer, DType dtype) {
   uint32_t state = 1;
@@ -40,12 +29,7 @@ void Fill(const PagedBuffer& buffer, DType dtype) {
   for (size_t i = 0; i < count; ++i) {
     state = state * 1664525 + 1013904223;
     const float value = static_cast<float>(static_cast<int>(state >> 8) % 255 - 127) / 128;
-    if (dtype == DType::kF32) {
-      reinterpret_cast<float*>(buffer.data())[i] = value;
-    } else {
-      reinterpret_cast<uint16_t*>(buffer.data())[i] =
-          dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-    }
+    StoreValue(dtype, buffer.data(), static_cast<int64_t>(i), value);
   }
 }
 
@@ -116,7 +100,7 @@ void Run(const Options& o) {
   const double start = Now();
   pass();
   const int passes = std::max(1, static_cast<int>(0.2 / (Now() - start)));
-  std::vector<double> limit, speed, share;
+  Shares shares;
   const auto measure_limit = [&] {
     return o.rows == 1 ? ReadBandwidth(scratch, pool)
                        : PeakFlops(*isa, *dtype == DType::kBF16, pool);
@@ -124,18 +108,14 @@ void Run(const Options& o) {
   for (int round = 0; round < o.rounds; ++round) {
     const double first = measure_limit(), begin = Now();
     for (int i = 0; i < passes; ++i) pass();
-    speed.push_back(work * passes / (Now() - begin));
-    limit.push_back(std::max(first, measure_limit()));
-    share.push_back(speed.back() / limit.back());
+    const double speed = work * passes / (Now() - begin);
+    shares.Add(speed, std::max(first, measure_limit()));
   }
-  const auto [low, high] = std::minmax_element(share.begin(), share.end());
   fmt::print(
       "{} {}, {} heads, {} of keys, head_dim {}, threads {}, {} rows behind {}: {:.1f} {} of "
-      "{:.1f}; "
-      "share {:.0f} % ({:.0f} to {:.0f}, {} rounds)\n",
+      "{:.1f}; {}\n",
       o.dtype, IsaName(*isa), o.heads, o.kv_heads, o.head_dim, o.threads, o.rows, o.before,
-      Median(speed) / 1e9, o.rows == 1 ? "GB/s" : "GFLOP/s", Median(limit) / 1e9,
-      100 * Median(share), 100 * *low, 100 * *high, o.rounds);
+      shares.speed() / 1e9, o.rows == 1 ? "GB/s" : "GFLOP/s", shares.limit() / 1e9, shares.Text());
 }
 
 }  // namespace
@@ -154,11 +134,5 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", options.dtype, "bfloat16, float16, float32");
   app.add_option("--threads", options.threads, "threads");
   app.add_option("--rounds", options.rounds, "measurements; the median is printed");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    samebits::Run(options);
-  } catch (const samebits::Error& error) {
-    fmt::print(stderr, "attention: {}\n", error.what());
-    return 2;
-  }
+  return samebits::RunProgram(app, argc, argv, "attention", [&] { samebits::Run(options); });
 }

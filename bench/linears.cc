@@ -4,17 +4,15 @@
 // norms: `samebits run --json` times the whole.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "bench/shares.h"
 #include "samebits/base/error.h"
 #include "samebits/kernels/limits.h"
 #include "samebits/kernels/parallel_linear.h"
-#include "samebits/tensor/convert.h"
 
 namespace samebits {
 namespace {
@@ -38,15 +36,6 @@ struct Options {
   int64_t rows = 1, layers = 0;
   int rounds = 7;
 };
-
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double Median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 void Run(const Options& options) {
   const auto dtype = ModelDTypeFromName(options.dtype);
@@ -79,12 +68,7 @@ void Run(const Options& options) {
   // Ordinary numbers everywhere; the speed does not depend on which.
   for (int64_t i = 0; i < elements; ++i) {
     const float value = static_cast<float>((i * 37 + i / 4099) % 255 - 127) / 4096;
-    if (*dtype == DType::kF32) {
-      reinterpret_cast<float*>(weights.data())[i] = value;
-    } else {
-      reinterpret_cast<uint16_t*>(weights.data())[i] =
-          *dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-    }
+    StoreValue(*dtype, weights.data(), i, value);
   }
   const int64_t widest = std::max(f, shape->vocab);
   PagedBuffer x(static_cast<size_t>(options.rows * f * element));
@@ -104,29 +88,29 @@ void Run(const Options& options) {
   pass();
   const double bytes = static_cast<double>(elements * element);
   const double flops = 2.0 * static_cast<double>(elements * options.rows);
-  std::vector<double> bandwidth, peak, speed, share;
+  Shares shares;
   for (int round = 0; round < options.rounds; ++round) {
-    bandwidth.push_back(ReadBandwidth(scratch, pool));
-    peak.push_back(PeakFlops(*isa, *dtype == DType::kBF16, pool));
+    const double bandwidth = ReadBandwidth(scratch, pool);
+    const double peak = PeakFlops(*isa, *dtype == DType::kBF16, pool);
     const double start = Now();
     pass();
     const double seconds = Now() - start;
-    bandwidth.back() = std::max(bandwidth.back(), ReadBandwidth(scratch, pool));
-    speed.push_back((options.rows == 1 ? bytes : flops) / seconds);
-    share.push_back(speed.back() / (options.rows == 1 ? bandwidth.back() : peak.back()));
+    if (options.rows == 1) {
+      shares.Add(bytes / seconds, std::max(bandwidth, ReadBandwidth(scratch, pool)));
+    } else {
+      shares.Add(flops / seconds, peak);
+    }
   }
-  const auto [low, high] = std::minmax_element(share.begin(), share.end());
   fmt::print("{} {} {} threads {} rows {}: ", options.shape, options.dtype, IsaName(*isa),
              options.threads, options.rows);
   if (options.rows == 1) {
-    fmt::print("{:.2f} GB of weights, read {:.1f} GB/s; measured bandwidth {:.1f} GB/s; share",
-               bytes / 1e9, Median(speed) / 1e9, Median(bandwidth) / 1e9);
+    fmt::print("{:.2f} GB of weights, read {:.1f} GB/s; measured bandwidth {:.1f} GB/s; ",
+               bytes / 1e9, shares.speed() / 1e9, shares.limit() / 1e9);
   } else {
-    fmt::print("{:.0f} GFLOP/s; measured peak {:.0f} GFLOP/s; share", Median(speed) / 1e9,
-               Median(peak) / 1e9);
+    fmt::print("{:.0f} GFLOP/s; measured peak {:.0f} GFLOP/s; ", shares.speed() / 1e9,
+               shares.limit() / 1e9);
   }
-  fmt::print(" {:.0f} % ({:.0f} to {:.0f}, {} rounds)\n", 100 * Median(share), 100 * *low,
-             100 * *high, options.rounds);
+  fmt::print("{}\n", shares.Text());
 }
 
 }  // namespace
@@ -142,11 +126,5 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "threads");
   app.add_option("--rows", options.rows, "1: decoding; many: a prompt");
   app.add_option("--rounds", options.rounds, "measurements; the median is printed");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    samebits::Run(options);
-  } catch (const samebits::Error& error) {
-    fmt::print(stderr, "linears: {}\n", error.what());
-    return 2;
-  }
+  return samebits::RunProgram(app, argc, argv, "linears", [&] { samebits::Run(options); });
 }

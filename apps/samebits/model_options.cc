@@ -52,11 +52,15 @@ RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& con
     Fail(ErrorCode::kUsage, "--cpu {}: expected native, avx512bf16, avx512, avx2 or portable",
          options.cpu);
   }
-  if (options.threads < 0 || options.threads > 1024) {
-    Fail(ErrorCode::kUsage, "--threads {}: expected 1 to 1024", options.threads);
-  }
+  CheckThreads(options.threads);
   if (options.chunk < 1) Fail(ErrorCode::kUsage, "--chunk {}: expected at least 1", options.chunk);
   return {ChosenDType(options, config), *isa, ChosenThreads(options.threads)};
+}
+
+void CheckThreads(int asked) {
+  if (asked < 0 || asked > 1024) {
+    Fail(ErrorCode::kUsage, "--threads {}: expected 1 to 1024", asked);
+  }
 }
 
 int ChosenThreads(int asked) {

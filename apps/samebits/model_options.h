@@ -30,6 +30,7 @@ RuntimeOptions ChosenRuntime(const ModelOptions& options, const ModelConfig& con
 
 // `asked`, or this rank's part of the machine's cores when it is 0.
 int ChosenThreads(int asked);
+void CheckThreads(int asked);  // throws Error(kUsage); 0 is the default
 
 // Of the running program, for AgreeOn.
 std::string ProgramDigest();

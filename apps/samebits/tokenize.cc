@@ -28,9 +28,7 @@ struct Tokenized {
 };
 
 std::vector<Tokenized> TokenizeFiles(const Tokenizer& tokenizer, const TokenizeOptions& options) {
-  if (options.threads < 0 || options.threads > 1024) {
-    Fail(ErrorCode::kUsage, "--threads {}: expected 1 to 1024", options.threads);
-  }
+  CheckThreads(options.threads);
   std::vector<std::string> texts;
   if (options.files.empty()) texts.push_back(ReadInput("-"));
   for (const std::string& file : options.files) texts.push_back(ReadInput(file));

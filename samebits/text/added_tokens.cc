@@ -12,19 +12,6 @@ namespace {
 
 constexpr size_t kMaxContent = 1024;
 
-uint8_t ClassAt(std::string_view text, size_t at) {
-  size_t length = 0;
-  return CharClasses()[DecodeUtf8(text.data() + at, length)];
-}
-
-// Start of the character that ends before `at`, which is not 0.
-size_t Before(std::string_view text, size_t at) {
-  do {
-    --at;
-  } while ((static_cast<uint8_t>(text[at]) & 0xc0U) == 0x80U);
-  return at;
-}
-
 bool IsSpaceAt(std::string_view text, size_t at) { return IsSpace(ClassAt(text, at) & kKindMask); }
 
 }  // namespace
@@ -170,12 +157,13 @@ std::vector<AddedTokens::Part> AddedTokens::Split(std::string_view text, bool no
     at = end;  // also when it is discarded
     const AddedToken& token = tokens_[index];
     if (token.single_word) {
-      const bool before = begin > 0 && (ClassAt(text, Before(text, begin)) & kWordFlag) != 0;
+      const bool before = begin > 0 && (ClassAt(text, PreviousUtf8(text, begin)) & kWordFlag) != 0;
       const bool behind = end < text.size() && (ClassAt(text, end) & kWordFlag) != 0;
       if (before || behind) continue;
     }
     if (token.lstrip) {
-      while (begin > 0 && IsSpaceAt(text, Before(text, begin))) begin = Before(text, begin);
+      while (begin > 0 && IsSpaceAt(text, PreviousUtf8(text, begin)))
+        begin = PreviousUtf8(text, begin);
       begin = std::max(begin, covered);
     }
     if (token.rstrip) {

@@ -28,16 +28,7 @@ struct Piece {
   std::vector<int64_t> ids;
 };
 
-uint8_t KindAt(std::string_view text, size_t at) {
-  size_t length = 0;
-  return CharClasses()[DecodeUtf8(text.data() + at, length)] & kKindMask;
-}
-
-size_t LastCharacter(std::string_view text) {  // where it begins; not of an empty text
-  size_t at = text.size() - 1;
-  while (at > 0 && (static_cast<uint8_t>(text[at]) & 0xc0) == 0x80) --at;
-  return at;
-}
+uint8_t KindAt(std::string_view text, size_t at) { return ClassAt(text, at) & kKindMask; }
 
 }  // namespace
 
@@ -77,19 +68,22 @@ struct Tokenizer::Impl {
     }
   }
 
-  // Whether what is before `at`, where a line ends and a letter follows, can be encoded alone.
-  bool CanCut(std::string_view text, size_t at) const {
-    if (at < 2 || at >= text.size() || text[at - 1] != '\n') return false;
-    const std::string_view before = text.substr(0, at - 1);
-    const size_t left = LastCharacter(before);
+  // Where a part begins, behind `from`, that can be encoded apart from what is before it: behind a
+  // line end, at a letter. npos: nowhere.
+  size_t NextCut(std::string_view text, size_t from) const {
     std::string storage;
-    const std::string_view last = parts.normalizer.Run(before.substr(left), storage);
-    if (IsSpace(KindAt(last, LastCharacter(last)))) return false;
-    const std::string_view next = text.substr(at, Utf8Length(text[at]));
-    return IsLetter(KindAt(parts.normalizer.Run(next, storage), 0));
+    for (size_t at = text.find('\n', from); at < text.size() - 1; at = text.find('\n', at + 1)) {
+      if (at == 0) continue;
+      const size_t left = PreviousUtf8(text, at);
+      const std::string_view last = parts.normalizer.Run(text.substr(left, at - left), storage);
+      if (IsSpace(KindAt(last, PreviousUtf8(last, last.size())))) continue;
+      const std::string_view next = text.substr(at + 1, Utf8Length(text[at + 1]));
+      if (IsLetter(KindAt(parts.normalizer.Run(next, storage), 0))) return at + 1;
+    }
+    return std::string_view::npos;
   }
 
-  // The text in pieces of some `bytes`.
+  // The text in pieces of some `bytes`; of an empty one, too, there is one.
   std::vector<Piece> Pieces(std::string_view text, size_t bytes) const {
     std::vector<Part> whole;
     if (parts.added.any(false)) {
@@ -97,26 +91,20 @@ struct Tokenizer::Impl {
     } else if (!text.empty()) {
       whole.push_back({-1, 0, text.size()});
     }
-    std::vector<Piece> pieces;
+    std::vector<Piece> pieces = {{text, {}, 0, {}}};
     const auto add = [&](const Part& part) {
-      if (pieces.empty() || pieces.back().bytes >= bytes) pieces.push_back({text, {}, 0, {}});
+      if (pieces.back().bytes >= bytes) pieces.push_back({text, {}, 0, {}});
       pieces.back().parts.push_back(part);
       pieces.back().bytes += part.end - part.begin;
     };
     const bool cuts = !parts.added.any(true) && parts.normalizer.only_forms() &&
                       parts.pre_tokenizer.ends_at_lines();
     for (Part part : whole) {
-      const std::string_view between = text.substr(0, part.end);
       while (part.id < 0 && cuts && part.end - part.begin > bytes) {
-        size_t at = part.begin + bytes;
-        do {
-          at = between.find('\n', at);
-          if (at != std::string_view::npos) ++at;
-        } while (at != std::string_view::npos &&
-                 !CanCut(between.substr(part.begin), at - part.begin));
-        if (at == std::string_view::npos) break;
-        add({-1, part.begin, at});
-        part.begin = at;
+        const size_t cut = NextCut(text.substr(part.begin, part.end - part.begin), bytes);
+        if (cut == std::string_view::npos) break;
+        add({-1, part.begin, part.begin + cut});
+        part.begin += cut;
       }
       add(part);
     }
@@ -124,7 +112,7 @@ struct Tokenizer::Impl {
   }
 
   void EncodePiece(Piece& piece, WordCache* words) const {
-    piece.ids.reserve(piece.bytes / 3 + 8);
+    piece.ids.reserve(piece.ids.size() + piece.bytes / 3 + 8);
     for (const Part& part : piece.parts) {
       if (part.id >= 0) {
         piece.ids.push_back(part.id);
@@ -181,6 +169,7 @@ std::vector<int64_t> Tokenizer::Encode(std::string_view text, bool add_special_t
 std::vector<std::vector<int64_t>> Tokenizer::EncodeBatch(std::span<const std::string_view> texts,
                                                          bool add_special_tokens, int threads,
                                                          size_t piece_bytes) const {
+  const TokenizerParts& parts = impl_->parts;
   std::vector<std::string> replaced(texts.size());
   std::vector<std::vector<Piece>> pieces(texts.size());
   std::vector<Piece*> all;
@@ -192,6 +181,7 @@ std::vector<std::vector<int64_t>> Tokenizer::EncodeBatch(std::span<const std::st
       text = replaced[i];
     }
     pieces[i] = impl_->Pieces(text, threads > 1 ? piece_bytes : text.size());
+    if (add_special_tokens) pieces[i][0].ids = parts.prefix;
     for (Piece& piece : pieces[i]) all.push_back(&piece);
     bytes += text.size();
   }
@@ -205,20 +195,16 @@ std::vector<std::vector<int64_t>> Tokenizer::EncodeBatch(std::span<const std::st
     for (Piece* piece : all) impl_->EncodePiece(*piece, words);
   }
   std::vector<std::vector<int64_t>> result(texts.size());
-  const TokenizerParts& parts = impl_->parts;
   for (size_t i = 0; i < texts.size(); ++i) {
     std::vector<int64_t>& ids = result[i];
-    if (add_special_tokens) ids = parts.prefix;
-    if (ids.empty() && pieces[i].size() == 1) {
-      ids = std::move(pieces[i][0].ids);
-    } else {
-      size_t count = ids.size() + parts.suffix.size();
-      for (const Piece& piece : pieces[i]) count += piece.ids.size();
-      ids.reserve(count);
-      for (Piece& piece : pieces[i]) {
-        ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
-        piece.ids = {};
-      }
+    ids = std::move(pieces[i][0].ids);
+    size_t count = parts.suffix.size();
+    for (const Piece& piece : pieces[i]) count += piece.ids.size();
+    ids.reserve(ids.size() + count);
+    for (size_t j = 1; j < pieces[i].size(); ++j) {
+      std::vector<int64_t>& more = pieces[i][j].ids;
+      ids.insert(ids.end(), more.begin(), more.end());
+      more = {};
     }
     if (add_special_tokens) ids.insert(ids.end(), parts.suffix.begin(), parts.suffix.end());
   }

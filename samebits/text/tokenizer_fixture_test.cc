@@ -128,32 +128,11 @@ TEST_P(TokenizerFixture, RandomTexts) {
 // Texts are cut wherever that is allowed, and often: what matters are the characters on both sides
 // of a line end, also after they were normalized.
 TEST_P(TokenizerFixture, ThreadsChangeNoId) {
-  const std::vector<std::string> parts = {"\n",
-                                          "\n",
-                                          "\n",
-                                          "\r",
-                                          " ",
-                                          "\t",
-                                          "a",
-                                          "B",
-                                          "1",
-                                          ".",
-                                          "/",
-                                          "'s",
-                                          "\u00e9",
-                                          "e\u0301",
-                                          "\u0301",
-                                          "\u3000",
-                                          "\u4e2d",
-                                          "\u3002",
-                                          "\ufe70" /* NFKC: a blank and a mark */,
-                                          "\u00a8",
-                                          "\u1100",
-                                          "\u1161",
-                                          "\u017f",
-                                          "<|im_end|>",
-                                          "</s>",
-                                          "\xff"};
+  // U+FE70 is a letter; under NFKC a blank and a mark.
+  const std::vector<std::string> parts = {
+      "\n",     "\n",     "\n",     "\r",     " ",       "\t",         "a",      "B",      "1",
+      ".",      "/",      "'s",     "\u00e9", "e\u0301", "\u0301",     "\u3000", "\u4e2d", "\u3002",
+      "\ufe70", "\u00a8", "\u1100", "\u1161", "\u017f",  "<|im_end|>", "</s>",   "\xff"};
   Generator generator(7);
   std::vector<std::string> texts;
   for (int i = 0; i < 2000; ++i) {

@@ -167,6 +167,11 @@ const uint8_t* CharClasses() {
   return classes.get();
 }
 
+uint8_t ClassAt(std::string_view text, size_t at) {
+  size_t length = 0;
+  return CharClasses()[DecodeUtf8(text.data() + at, length)];
+}
+
 std::vector<std::pair<uint32_t, uint32_t>> RunsOfKinds(uint32_t kinds) {
   std::vector<std::pair<uint32_t, uint32_t>> runs;
   for (size_t i = 0; i < kClassRunsSize; ++i) {

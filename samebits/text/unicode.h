@@ -3,6 +3,7 @@
 // its parts hold different Unicode versions (docs/tokenizer.md). Left out: case mappings, scripts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -29,6 +30,7 @@ inline constexpr uint8_t kUnstableFlag = 32;  // NFC may change it, or it and wh
 
 // 0x110000 class bytes: a CharKind and flags.
 const uint8_t* CharClasses();
+uint8_t ClassAt(std::string_view text, size_t at);  // of the character there, in valid text
 
 inline bool IsLetter(uint8_t kind) { return kind >= 1 && kind <= 3; }
 inline bool IsSpace(uint8_t kind) { return kind >= 6; }

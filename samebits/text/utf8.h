@@ -32,6 +32,14 @@ inline size_t Utf8Length(char first) {
   return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
 }
 
+// Start of the character that ends before `at`, which is not 0, in valid text.
+inline size_t PreviousUtf8(std::string_view text, size_t at) {
+  do {
+    --at;
+  } while ((static_cast<uint8_t>(text[at]) & 0xc0U) == 0x80U);
+  return at;
+}
+
 // The character at p, in valid text; `length` becomes its bytes.
 inline uint32_t DecodeUtf8(const char* p, size_t& length) {
   const auto at = [p](int i) { return static_cast<uint32_t>(static_cast<uint8_t>(p[i])); };
