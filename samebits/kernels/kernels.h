@@ -21,7 +21,10 @@ Isa BestIsa();
 // cache while the weights pass by. row_bytes: what is read of each.
 inline constexpr int64_t kMostLinearRows = 128;
 int64_t LinearRows(int64_t row_bytes);
-int64_t LinearRowBytes();  // longer rows are read in parts
+int64_t LinearRowBytes(int64_t rows);  // of so many rows; longer ones are read in parts
+// Steps, each a cache line of every row and output, that the first-level cache holds at once.
+int64_t LinearSteps(int64_t rows, int64_t outs);
+void AssumeFirstCache(int64_t bytes);  // for tests of what other CPUs do; 0: this CPU's again
 
 // Signatures as in canonical.h: half-open ranges of outputs.
 struct Kernels {

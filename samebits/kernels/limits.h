@@ -24,7 +24,8 @@ class PagedBuffer {
   size_t size_;
 };
 
-// Bytes a second of one pass of 64-byte loads over the buffer, by all threads of the pool.
+// Bytes a second of a pass of 64-byte loads over the buffer, by all threads of the pool: the faster
+// one of two ways to fetch what comes next.
 double ReadBandwidth(const PagedBuffer& buffer, ThreadPool& pool);
 
 // Floating-point operations a second (two a fused multiply-add) on registers alone, by all threads:

@@ -19,6 +19,7 @@ struct PackedLinear {
   static constexpr int64_t kSteps = V::kSteps;  // of a block that is packed
   static constexpr int64_t kPiece = V::kPiece;  // outputs whose sums wait in a cache
   static constexpr int64_t kTileSize = kTile * 16;
+  static constexpr int64_t kFewestCut = 8 * kRows;  // rows: fewer do not pay for sums that wait
 
   // Steps of `count` elements.
   template <DType dtype, bool pairs>
@@ -175,8 +176,9 @@ struct PackedLinear {
     Space space{};
     int64_t row_block = 0, rows = 0;  // rows at a time: all times alike, but for the last
     int64_t block = 0;                // products of a block: likewise
+    int64_t stretch = 0;              // steps of a block at a time: likewise
     int64_t piece = 0;                // outputs at a time: likewise
-    int64_t lines = 0;                // cache lines of a panel's block
+    int64_t lines = 0;                // cache lines of a panel's stretch
     int64_t quads = 0;                // of the row block
     int64_t first_out = 0, last_out = 0, panels = 0;  // of the piece
     bool weights_stored = false;                      // they are words: whole panels are not packed
@@ -191,14 +193,20 @@ struct PackedLinear {
         return ((count + parts - 1) / parts + unit - 1) / unit * unit;
       };
       weights_stored = kWords && a.weight_dtype == dtype && a.in_features % kStepSize == 0;
-      // A second cache is fast enough for whole panels that pass by with their rows. Not so where
+      // Where the second cache holds rows as they are, they are not cut into blocks. Not so where
       // lanes have parts: each would fetch all cache lines.
       const bool whole = kParts == 1 && weights_stored;
-      const int64_t most = whole ? std::max(kSteps, LinearRowBytes() / kStepBytes) : kSteps;
+      const int64_t all_rows = row_end - row_begin;
+      const int64_t most = whole ? std::max(kSteps, LinearRowBytes(all_rows) / kStepBytes) : kSteps;
       block = even(a.in_features, most * kStepSize, 32);
       const int64_t steps = Steps<dtype, pairs>(block);
-      stored = whole && block >= a.in_features;
-      row_block = even(row_end - row_begin, LinearRows(steps * kStepBytes), kRows);
+      // Of whole panels as much at a time as the first cache holds while rows pass by. Such rows
+      // come faster from one place, if there are outputs enough to pay for packing them.
+      const bool cut = whole && all_rows >= kFewestCut;
+      stretch = cut ? even(steps, LinearSteps(kRows, kOuts), 4) : steps;
+      const bool packing_pays = stretch < steps && out_end - out_begin >= 128;
+      stored = whole && block >= a.in_features && !packing_pays;
+      row_block = even(all_rows, LinearRows(steps * kStepBytes), kRows);
       piece = even(out_end - out_begin, kPiece, kOuts);
       const int64_t blocks = (a.in_features + block - 1) / block;
       const int64_t packed_rows = stored ? kRows : row_block;
@@ -270,10 +278,10 @@ struct PackedLinear {
       });
     }
 
-    // Where the cache lines of a panel's block lie, one a step.
+    // Where the cache lines of a panel's stretch lie, one a step.
     void PlanFetches(int64_t most_lines) {
       const int64_t size = DTypeSize(a.weight_dtype);
-      const int64_t row_lines = (std::min(block, a.in_features) * size + 63) / 64;
+      const int64_t row_lines = (std::min(stretch * kStepSize, a.in_features) * size + 63) / 64;
       for (int64_t o = 0; o < kOuts; ++o) {
         for (int64_t i = 0; i < row_lines; ++i) {
           space.ahead[lines++] = static_cast<int32_t>(o * a.in_features * size + i * 64);
@@ -314,52 +322,68 @@ struct PackedLinear {
     void Block(int64_t row, int64_t k) const {
       const int64_t count = std::min(block, a.in_features - k);
       const int64_t steps = Steps<dtype, pairs>(count);
-      const int64_t pitch = a.in_features * DTypeSize(dtype) / int64_t{sizeof(float)};
-      const bool first = k == 0, last = k + block >= a.in_features;
+      const bool last = k + block >= a.in_features;
       for (int64_t p = 0; p < panels; ++p) {
-        const Panel panel = PanelAt(first_out + p * kOuts, k, count);
-        const int64_t of_row = panel.layout == kStored ? kLanes : kRows * steps * kLanes;
-        const int64_t of_out = panel.layout == kAllPacked ? kOuts * steps * kLanes : kLanes;
-        const bool ends = p + 1 == panels;
-        const int64_t next_k = !ends ? k : last ? 0 : k + block;
-        const std::byte* next = WeightsAt(first_out + (ends ? 0 : (p + 1) * kOuts), next_k);
-        // The first tiles fetch the weights of the next panel into the second cache: one line a
-        // step, or more where there are too few tiles for that. Until they are needed some are
-        // gone again, so the last tiles fetch them once more, into the first cache.
-        const int64_t all_steps = quads * kParts * steps;
-        const int64_t a_step = all_steps >= lines ? 1 : 2 * all_steps >= lines ? 2 : kOuts;
-        const int64_t again = all_steps >= 4 * lines ? all_steps - lines : all_steps;
-        int64_t done = 0;  // steps
+        const int64_t out = first_out + p * kOuts;
+        const Panel panel = PanelAt(out, k, count);
         // Sums that are complete at once need no place of their own.
-        float* const sums = space.sums + (first && last ? 0 : p * quads * kTileSize);
-        float* const totals = space.totals + p * kOuts;
-        // Lanes in several parts: a tile is reduced while the next one is summed up.
-        const auto reduce = [&](int64_t q) {
-          if (kParts == 1 || !last || q < 0) return;
-          ReduceTile(sums + q * kTileSize, totals + q * kRows * piece, piece);
-        };
-        for (int64_t q = 0; q < quads; ++q) {
-          const float* const x = QuadAt(row, q, k, count);
-          float* const tile = sums + q * kTileSize;
-          float* const to = totals + q * kRows * piece;
-          for (int64_t part = 0; part < kParts; ++part, done += steps) {
-            int64_t fetches = 0, line = 0;
-            if (done >= again) {
-              fetches = kNear;
-              line = done - again;
-            } else if (done * a_step < lines) {
-              fetches = a_step;
-              line = done * a_step;
-            }
-            Part(panel.layout, first, fetches)(x + part * of_row, panel.at + part * of_out, pitch,
-                                               steps, tile + part * (kTileSize / kParts),
-                                               last ? to : nullptr, piece,
-                                               {next, space.ahead + line});
-            if (part == 0) reduce(q - 1);
-          }
+        float* const sums = space.sums + (k == 0 && last ? 0 : p * quads * kTileSize);
+        for (int64_t s = 0; s < steps; s += stretch) {
+          const bool ends = s + stretch >= steps, all_end = ends && p + 1 == panels;
+          const std::byte* next = !ends      ? WeightsAt(out, k + (s + stretch) * kStepSize)
+                                  : !all_end ? WeightsAt(out + kOuts, k)
+                                             : WeightsAt(first_out, last ? 0 : k + block);
+          Stretch(row, k, count, s, panel, next, sums,
+                  last && ends ? space.totals + p * kOuts : nullptr);
         }
-        reduce(quads - 1);
       }
+    }
+
+    // The steps of a panel's block from `begin` on, for all rows. `next`: the weights of the next
+    // one. totals not null: the sums end here.
+    inline __attribute__((always_inline)) void Stretch(int64_t row, int64_t k, int64_t count,
+                                                       int64_t begin, const Panel& panel,
+                                                       const std::byte* next, float* sums,
+                                                       float* totals) const {
+      const int64_t block_steps = Steps<dtype, pairs>(count);
+      const int64_t steps = std::min(stretch, block_steps - begin);
+      const int64_t pitch = a.in_features * DTypeSize(dtype) / int64_t{sizeof(float)};
+      const int64_t of_row = panel.layout == kStored ? kLanes : kRows * block_steps * kLanes;
+      const int64_t of_out = panel.layout == kAllPacked ? kOuts * block_steps * kLanes : kLanes;
+      const float* const w = panel.at + begin * (panel.layout == kAllPacked ? kOuts * kLanes : 16);
+      const int64_t x_begin = begin * (panel.layout == kStored ? 16 : kRows * kLanes);
+      // The first tiles fetch the next weights into the second cache: one line a step, or more
+      // where there are too few tiles for that. Until they are needed some are gone again, so the
+      // last tiles fetch them once more, into the first cache.
+      const int64_t all_steps = quads * kParts * steps;
+      const int64_t a_step = all_steps >= lines ? 1 : 2 * all_steps >= lines ? 2 : kOuts;
+      const int64_t again = all_steps >= 2 * lines ? all_steps - lines : all_steps;
+      int64_t done = 0;  // steps
+      // Lanes in several parts: a tile is reduced while the next one is summed up.
+      const auto reduce = [&](int64_t q) {
+        if (kParts == 1 || totals == nullptr || q < 0) return;
+        ReduceTile(sums + q * kTileSize, totals + q * kRows * piece, piece);
+      };
+      for (int64_t q = 0; q < quads; ++q) {
+        const float* const x = QuadAt(row, q, k, count) + x_begin;
+        float* const tile = sums + q * kTileSize;
+        float* const to = totals == nullptr ? nullptr : totals + q * kRows * piece;
+        for (int64_t part = 0; part < kParts; ++part, done += steps) {
+          int64_t fetches = 0, line = 0;
+          if (done >= again) {
+            fetches = kNear;
+            line = done - again;
+          } else if (done * a_step < lines) {
+            fetches = a_step;
+            line = done * a_step;
+          }
+          Part(panel.layout, k == 0 && begin == 0, fetches)(
+              x + part * of_row, w + part * of_out, pitch, steps,
+              tile + part * (kTileSize / kParts), to, piece, {next, space.ahead + line});
+          if (part == 0) reduce(q - 1);
+        }
+      }
+      reduce(quads - 1);
     }
 
     static auto Part(Layout layout, bool first, int64_t fetches) {
@@ -368,7 +392,7 @@ struct PackedLinear {
       };
       const auto with = [&]<int fetch>() {
         if constexpr (kWords) {
-          if (layout == kStored) return RunPart<pairs, kStored, fetch, true>;  // one block
+          if (layout == kStored) return chosen.template operator()<kStored, fetch>();
           if (layout == kRowsPacked) return chosen.template operator()<kRowsPacked, fetch>();
         }
         return chosen.template operator()<kAllPacked, fetch>();

@@ -24,6 +24,10 @@ namespace samebits {
 // the rest of the program (tests/kernels/weak_symbols.sh).
 std::byte* AllocateScratch(size_t bytes);
 
+// Whether this CPU reads weights that pass by once faster where they are fetched into the first
+// cache, around the second: an AMD Zen 5, whose own fetching into the second is in the way.
+bool WeightsGoNear();
+
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;

@@ -94,8 +94,9 @@ void Convert(const void* source, void* target, int64_t n) {
 // ---------------------------------------------------------------------------------------- linear
 
 // Dot products of one row with `outs` weight rows, every one in the order of canonical.h; the
-// weight rows are `pitch` apart, in another dtype only where that is widened to float32.
-template <DType dtype, DType weights, int outs>
+// weight rows are `pitch` apart, in another dtype only where that is widened to float32. `near`:
+// what comes next is fetched into the first cache, around the second.
+template <DType dtype, DType weights, int outs, bool near>
 inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
                                                     const Element<weights>* w, int64_t pitch,
                                                     int64_t size, float (&sums)[outs]) {
@@ -111,10 +112,12 @@ inline __attribute__((always_inline)) void DotBlock(const Element<dtype>* x,
     }
   };
   for (int64_t k = 0; k < whole; k += kStep) {
-    // What comes next, into the second-level cache: rows lie one after the other, so each stream
-    // goes on in the next row. Addresses beyond the end are harmless.
+    // What comes next: rows lie one after the other, so each stream goes on in the next row.
+    // Addresses beyond the end are harmless.
     constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(Element<weights>));
-    for (int o = 0; o < outs; ++o) __builtin_prefetch(w + o * pitch + k + kAhead, 0, 2);
+    for (int o = 0; o < outs; ++o) {
+      __builtin_prefetch(w + o * pitch + k + kAhead, 0, near ? 0 : 2);
+    }
     step(
         k, []<DType type>(const Element<type>* p) __attribute__((always_inline)) {
           if constexpr (dtype == DType::kBF16) {
@@ -149,12 +152,13 @@ float BiasAt(const LinearArgs& a, int64_t n) {
 
 // `outs` outputs of one row from `out` on, out_pitch apart; their weight rows at w, as far apart
 // times the size of a row.
-template <DType dtype, DType weights, int outs>
+template <DType dtype, DType weights, int outs, bool near>
 void LinearBlock(const LinearArgs& a, const Element<weights>* w, int64_t row, int64_t out,
                  int64_t out_pitch) {
   float sums[outs];
-  DotBlock<dtype, weights, outs>(static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w,
-                                 out_pitch * a.in_features, a.in_features, sums);
+  DotBlock<dtype, weights, outs, near>(
+      static_cast<const Element<dtype>*>(a.x) + row * a.in_features, w, out_pitch * a.in_features,
+      a.in_features, sums);
   auto* y = static_cast<Element<dtype>*>(a.y) + row * a.out_features;
   for (int o = 0; o < outs; ++o) {
     const int64_t at = out + o * out_pitch;
@@ -166,14 +170,14 @@ void LinearBlock(const LinearArgs& a, const Element<weights>* w, int64_t row, in
 // Few rows: bound by memory. The weights are read as kDecodeOuts streams, each a part of the rows
 // from its beginning to its end, however short a row is; with so few rows there is nothing to keep
 // in registers but sums.
-template <DType dtype, DType weights>
+template <DType dtype, DType weights, bool near>
 __attribute__((noinline)) void LinearStreams(const LinearArgs& a, int64_t row_begin,
                                              int64_t row_end, int64_t out_begin, int64_t out_end) {
   constexpr int kStreams = V::kDecodeOuts;
   const auto block = [&]<int outs>(int64_t out, int64_t pitch) {
     const auto* w = static_cast<const Element<weights>*>(a.w) + out * a.in_features;
     for (int64_t row = row_begin; row < row_end; ++row) {
-      LinearBlock<dtype, weights, outs>(a, w, row, out, pitch);
+      LinearBlock<dtype, weights, outs, near>(a, w, row, out, pitch);
     }
   };
   // Streams at whole pages from one another meet in the same sets of the caches.
@@ -202,7 +206,7 @@ __attribute__((noinline)) void LinearRounded(const LinearArgs& a, int64_t row_be
                            outs * a.in_features);
     });
     for (int64_t row = row_begin; row < row_end; ++row) {
-      LinearBlock<dtype, dtype, outs>(a, panel, row, out, 1);
+      LinearBlock<dtype, dtype, outs, false>(a, panel, row, out, 1);
     }
   };
   int64_t out = out_begin;
@@ -215,7 +219,11 @@ void LinearFewRows(const LinearArgs& a, int64_t row_begin, int64_t row_end, int6
                    int64_t out_end) {
   WithDType(a.weight_dtype, [&]<DType weights>() {
     if constexpr (weights == dtype || dtype == DType::kF32) {
-      LinearStreams<dtype, weights>(a, row_begin, row_end, out_begin, out_end);
+      // Weights that several rows read need the second cache.
+      const bool near = row_end - row_begin == 1 && WeightsGoNear();
+      const auto streams =
+          near ? LinearStreams<dtype, weights, true> : LinearStreams<dtype, weights, false>;
+      streams(a, row_begin, row_end, out_begin, out_end);
     } else {
       LinearRounded<dtype>(a, row_begin, row_end, out_begin, out_end);
     }
