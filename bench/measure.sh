@@ -2,22 +2,32 @@
 # Everything that docs/performance.md holds, measured anew on this machine, as Markdown on standard
 # output; half an hour for checkpoints of 0.1 to 3 GB, everything else stopped.
 #   bench/measure.sh CHECKPOINT... > measured.md
-# PEERS: options for bench/peers.py, PYTHON: where the peers are installed (build/venv). The first
-# checkpoint is measured on every instruction set, too. ROUNDS (3). Steps that fail say so and count.
+# The first checkpoint is measured on every instruction set, too. Environment: ROUNDS (3); PYTHON,
+# where the peers are installed (build/venv); OPENVINO, a folder of exports named as the checkpoints;
+# LLAMA_BENCH, llama.cpp's program, and GGUF, a folder of NAME.gguf; LENGTHS for bench/growth.py.
+# Steps that fail say so and count.
 set -uo pipefail
 [[ $# -gt 0 ]] || { echo "usage: $0 CHECKPOINT..." >&2; exit 2; }
 root=$(realpath "$(dirname "$0")/..")
 samebits=$root/build/release/samebits
 programs=$root/build/bench/bench
-python=${PYTHON:-$root/build/venv/bin/python}
+venv=$root/build/venv/bin/python
+python=${PYTHON:-$venv}
 rounds=${ROUNDS:-3}
 export OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 failed=0
 
+# What is printed names checkpoints, and the peers' files, by their last names alone.
+names=(-e "s#$python#python#g" -e "s#$venv#python#g" -e "s#$root/##g")
+for path in "$@" ${OPENVINO:+"$OPENVINO"} ${GGUF:+"$GGUF"} ${LLAMA_BENCH:+"$LLAMA_BENCH"}; do
+  names+=(-e "s#$path#$(basename "$path")#g")
+done
 step() {  # step COMMAND...: the command, what it prints, and how long it took
   local start=$SECONDS
-  printf '\n    %s\n\n```\n' "$(sed "s#$root/##g" <<< "$*")"
-  "$@" 2> /dev/null || { echo "failed with exit code $?"; failed=$((failed + 1)); }
+  printf '\n    %s\n\n```\n' "$(sed "${names[@]}" <<< "$*")"
+  "$@" 2> /dev/null | sed "${names[@]}"
+  local status=${PIPESTATUS[0]}
+  [[ $status -eq 0 ]] || { echo "failed with exit code $status"; failed=$((failed + 1)); }
   printf '```\n'
   echo "$((SECONDS - start)) s: $*" >&2
 }
@@ -68,12 +78,15 @@ printf '\n## Start, a busy neighbour\n'
 for folder in "$@"; do step start_up "$folder"; done
 step beside_a_busy_thread "$1"
 printf '\n## Tokenizer\n'
-step "$python" "$root/bench/tokenizer.py" "$programs/tokenizer_bench" "$root/testdata/tokenizers/qwen2.5" --repetitions 3
+step "$venv" "$root/bench/tokenizer.py" "$programs/tokenizer_bench" "$root/testdata/tokenizers/qwen2.5" --repetitions 3
 printf '\n## Beside other engines\n'
 for folder in "$@"; do
-  # shellcheck disable=SC2086  # several options
-  step "$python" "$root/bench/peers.py" "$folder" --samebits "$samebits" --rounds "$rounds" ${PEERS:-}
+  name=$(basename "$folder")
+  peers=()
+  [[ -d ${OPENVINO:-}/$name ]] && peers+=(--openvino "$OPENVINO/$name")
+  [[ -f ${GGUF:-}/$name.gguf ]] && peers+=(--llama-bench "$LLAMA_BENCH" --gguf "$GGUF/$name.gguf")
+  step "$python" "$root/bench/peers.py" "$folder" --samebits "$samebits" --rounds "$rounds" "${peers[@]}"
 done
 printf '\n## How cost grows\n'
-step "$python" "$root/bench/growth.py" "$@" --samebits "$samebits" -o growth.svg ${LENGTHS:+--lengths "$LENGTHS"}
+step "$venv" "$root/bench/growth.py" "$@" --samebits "$samebits" -o growth.svg ${LENGTHS:+--lengths "$LENGTHS"}
 [[ $failed -eq 0 ]] || { echo "$failed steps failed: see the output" >&2; exit 1; }

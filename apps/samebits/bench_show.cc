@@ -24,6 +24,7 @@ Json RunJson(const BenchRun& run) {
                {"tokens_per_s_min", speed.min},
                {"tokens_per_s_max", speed.max},
                {"seconds", SpreadOf(run.seconds).median},
+               {"seconds_of_rounds", run.seconds},
                {"flops", run.work.flops},
                {"bytes", run.work.bytes},
                {"bound", BoundName(run)},

@@ -53,4 +53,10 @@ void Arithmetic::Multiply(DType dtype, const void* a, const void* b, void* y, in
   });
 }
 
+void Arithmetic::SiluMultiply(const Node& silu, DType dtype, const void* x, const void* b,
+                              void* activated, void* y, int64_t rows, int64_t width) {
+  Silu(silu, dtype, x, activated, rows, width);
+  Multiply(dtype, activated, b, y, rows, width);
+}
+
 }  // namespace samebits

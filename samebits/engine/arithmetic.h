@@ -52,6 +52,9 @@ class Arithmetic {
   virtual void Attention(const Node& node, std::span<const AttentionPart> parts) = 0;
   virtual void Silu(const Node& node, DType dtype, const void* x, void* y, int64_t rows,
                     int64_t width) = 0;
+  // Silu of x, to `activated`, times b, to y; any of them may share memory, elements alike.
+  virtual void SiluMultiply(const Node& silu, DType dtype, const void* x, const void* b,
+                            void* activated, void* y, int64_t rows, int64_t width);
 
   void Rope(const RopeArgs& args);
   void Add(DType dtype, const void* a, const void* b, void* y, int64_t rows, int64_t width);

@@ -145,4 +145,18 @@ void CanonicalArithmetic::Silu(const Node&, DType dtype, const void* x, void* y,
   });
 }
 
+// Row by row, so that what was activated is multiplied while it is in the first cache.
+void CanonicalArithmetic::SiluMultiply(const Node&, DType dtype, const void* x, const void* b,
+                                       void* activated, void* y, int64_t rows, int64_t width) {
+  const int64_t row_bytes = width * DTypeSize(dtype);
+  ForRows(rows, width, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin * row_bytes; at < end * row_bytes; at += row_bytes) {
+      std::byte* const row = static_cast<std::byte*>(activated) + at;
+      kernels_.silu(dtype, static_cast<const std::byte*>(x) + at, row, width);
+      kernels_.multiply(dtype, row, static_cast<const std::byte*>(b) + at,
+                        static_cast<std::byte*>(y) + at, width);
+    }
+  });
+}
+
 }  // namespace samebits

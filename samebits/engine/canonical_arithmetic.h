@@ -16,6 +16,8 @@ class CanonicalArithmetic : public Arithmetic {
   void Attention(const Node& node, std::span<const AttentionPart> parts) override;
   void Silu(const Node& node, DType dtype, const void* x, void* y, int64_t rows,
             int64_t width) override;
+  void SiluMultiply(const Node& silu, DType dtype, const void* x, const void* b, void* activated,
+                    void* y, int64_t rows, int64_t width) override;
 
  private:
   void AttentionRecorded(const Node& node, const AttentionPart& part);

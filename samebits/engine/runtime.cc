@@ -166,6 +166,8 @@ struct Runtime::Impl {
   void RunRope(const Node& node);
   void RunAttention(const Node& node);
   void RunElementwise(const Node& node);
+  bool Activates(size_t index) const;
+  void RunActivated(size_t index);
   void RunGather(const Node& node);
   void TakeLogits(const TensorView& y);
   void Finish();
@@ -437,6 +439,22 @@ void Runtime::Impl::RunElementwise(const Node& node) {
   }
 }
 
+// An activation and the product behind it, which reads it.
+bool Runtime::Impl::Activates(size_t index) const {
+  const Node& node = graph.nodes[index];
+  if (node.kind != OpKind::kActivation || index + 1 == graph.nodes.size()) return false;
+  const Node& next = graph.nodes[index + 1];
+  return next.kind == OpKind::kMultiply && next.inputs[0] == node.outputs[0];
+}
+
+void Runtime::Impl::RunActivated(size_t index) {
+  const Node &node = graph.nodes[index], &product = graph.nodes[index + 1];
+  const TensorView x = Input(node, 0), b = Input(product, 1);
+  const TensorView activated = Make(node, 0, rows), y = Make(product, 0, rows);
+  arithmetic->SiluMultiply(node, options.dtype, x.data, b.data, Writable(activated), Writable(y),
+                           rows, y.bytes() / DTypeSize(options.dtype) / rows);
+}
+
 void Runtime::Impl::Run(const Node& node) {
   const std::vector<const TensorView*>& node_weights = LinksOf(node).weights;
   switch (node.kind) {
@@ -634,6 +652,11 @@ void Runtime::Impl::Forward(std::span<const Part> given, bool want_logits) {
     if (!observed && rows > options.exchange_rows && Overlaps(i)) {
       RunOverlapped(i);
       i += 2;
+      continue;
+    }
+    if (!observed && Activates(i)) {
+      RunActivated(i);
+      Count(i++);
       continue;
     }
     if (AllSubstituted(node)) {
