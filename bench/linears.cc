@@ -33,7 +33,7 @@ struct Layer {
 struct Options {
   std::string shape = "1.5b", cpu = "native", dtype = "bfloat16";
   int threads = DefaultThreads();
-  int64_t rows = 1, layers = 0;
+  int64_t rows = 1, layers = 0, in = 0, out = 0;
   int rounds = 7;
 };
 
@@ -48,14 +48,19 @@ void Run(const Options& options) {
   const int64_t count = options.layers > 0 ? options.layers : shape->layers;
   std::vector<Layer> layers;
   const int64_t h = shape->hidden, f = shape->intermediate;
+  const bool alike = options.in > 0 && options.out > 0;
   for (int64_t i = 0; i < count; ++i) {
+    if (alike) {
+      layers.push_back({options.out, options.in, nullptr});
+      continue;
+    }
     for (const auto& [out, in] :
          {std::pair(h, h), std::pair(shape->kv, h), std::pair(shape->kv, h), std::pair(h, h),
           std::pair(f, h), std::pair(f, h), std::pair(h, f)}) {
       layers.push_back({out, in, nullptr});
     }
   }
-  if (options.rows == 1) layers.push_back({shape->vocab, h, nullptr});  // the logits
+  if (options.rows == 1 && !alike) layers.push_back({shape->vocab, h, nullptr});  // the logits
   const int64_t element = DTypeSize(*dtype);
   int64_t elements = 0;
   for (const Layer& layer : layers) elements += layer.out * layer.in;
@@ -66,14 +71,20 @@ void Run(const Options& options) {
     at += layer.out * layer.in;
   }
   // Ordinary numbers everywhere; the speed does not depend on which.
-  for (int64_t i = 0; i < elements; ++i) {
-    const float value = static_cast<float>((i * 37 + i / 4099) % 255 - 127) / 4096;
-    StoreValue(*dtype, weights.data(), i, value);
+  const auto ordinary = [](int64_t i) {
+    return static_cast<float>((i * 37 + i / 4099) % 255 - 127) / 4096;
+  };
+  for (int64_t i = 0; i < elements; ++i) StoreValue(*dtype, weights.data(), i, ordinary(i));
+  int64_t longest = 0, widest = 0;
+  for (const Layer& layer : layers) {
+    longest = std::max(longest, layer.in);
+    widest = std::max(widest, layer.out);
   }
-  const int64_t widest = std::max(f, shape->vocab);
-  PagedBuffer x(static_cast<size_t>(options.rows * f * element));
-  PagedBuffer y(static_cast<size_t>(options.rows * (options.rows == 1 ? widest : f) * element));
-  std::memcpy(x.data(), weights.data(), static_cast<size_t>(options.rows * f * element));
+  PagedBuffer x(static_cast<size_t>(options.rows * longest * element));
+  PagedBuffer y(static_cast<size_t>(options.rows * widest * element));
+  for (int64_t i = 0; i < options.rows * longest; ++i) {
+    StoreValue(*dtype, x.data(), i, ordinary(i));
+  }
   PagedBuffer scratch(size_t{2} << 30);
 
   ThreadPool pool(options.threads);
@@ -101,8 +112,9 @@ void Run(const Options& options) {
       shares.Add(flops / seconds, peak);
     }
   }
-  fmt::print("{} {} {} threads {} rows {}: ", options.shape, options.dtype, IsaName(*isa),
-             options.threads, options.rows);
+  const std::string name = alike ? fmt::format("{} x {}", options.out, options.in) : options.shape;
+  fmt::print("{} {} {} threads {} rows {}: ", name, options.dtype, IsaName(*isa), options.threads,
+             options.rows);
   if (options.rows == 1) {
     fmt::print("{:.2f} GB of weights, read {:.1f} GB/s; measured bandwidth {:.1f} GB/s; ",
                bytes / 1e9, shares.speed() / 1e9, shares.limit() / 1e9);
@@ -120,7 +132,11 @@ int main(int argc, char** argv) {
   CLI::App app("The linear layers of a model against this machine's limits");
   samebits::Options options;
   app.add_option("--shape", options.shape, "0.5b, 1.5b or 7b (Qwen2.5)");
-  app.add_option("--layers", options.layers, "fewer layers than the shape has");
+  app.add_option("--layers", options.layers, "other than the shape has");
+  CLI::Option* out = app.add_option("--out", options.out, "outputs: all layers alike");
+  CLI::Option* in = app.add_option("--in", options.in, "inputs of such a layer");
+  out->needs(in);
+  in->needs(out);
   app.add_option("--cpu", options.cpu, "native, avx512bf16, avx512, avx2, portable");
   app.add_option("--dtype", options.dtype, "bfloat16, float16, float32");
   app.add_option("--threads", options.threads, "threads");

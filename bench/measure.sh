@@ -19,7 +19,7 @@ failed=0
 
 # What is printed names checkpoints, and the peers' files, by their last names alone.
 names=(-e "s#$python#python#g" -e "s#$venv#python#g" -e "s#$root/##g")
-for path in "$@" ${OPENVINO:+"$OPENVINO"} ${GGUF:+"$GGUF"} ${LLAMA_BENCH:+"$LLAMA_BENCH"}; do
+for path in "$@" ${LLAMA_BENCH:+"$LLAMA_BENCH"} ${OPENVINO:+"$OPENVINO"} ${GGUF:+"$GGUF"}; do
   names+=(-e "s#$path#$(basename "$path")#g")
 done
 step() {  # step COMMAND...: the command, what it prints, and how long it took
@@ -31,12 +31,13 @@ step() {  # step COMMAND...: the command, what it prints, and how long it took
   printf '```\n'
   echo "$((SECONDS - start)) s: $*" >&2
 }
-start_up() {  # start_up FOLDER: wall time of whole processes
+start_up() {  # start_up FOLDER: wall time of whole processes, three of each
   local TIMEFORMAT='%R s'
-  echo "inspect"
-  { time "$samebits" inspect "$1" > /dev/null; } 2>&1
-  echo "one token behind four"
-  { time "$samebits" run "$1" --ids 1,2,3,4 --max-tokens 1 > /dev/null 2> /dev/null; } 2>&1
+  for _ in 1 2 3; do
+    echo "inspect, one token behind four"
+    { time "$samebits" inspect "$1" > /dev/null; } 2>&1
+    { time "$samebits" run "$1" --ids 1,2,3,4 --max-tokens 1 > /dev/null 2> /dev/null; } 2>&1
+  done
 }
 beside_a_busy_thread() {  # beside_a_busy_thread FOLDER: decoding alone and beside it, in turns
   local one=("$samebits" bench "$1" --rounds 1 --prompt-tokens 64 --max-tokens 32 --batch 1)
@@ -70,6 +71,9 @@ step "$programs/linears" --shape 0.5b
 step "$programs/linears" --shape 0.5b --rows 512
 for cpu in $isas avx2; do step "$programs/linears" --shape 0.5b --rows 512 --cpu "$cpu"; done
 step "$programs/linears" --shape 0.5b --rows 512 --dtype float32
+for shape in "1536 576" "896 896" "1536 1536" "896 4864" "1536 8960"; do
+  step "$programs/linears" --out "${shape% *}" --in "${shape#* }" --rows 512 --threads 1
+done
 step "$programs/attention"
 step "$programs/attention" --heads 9 --kv-heads 3
 step "$programs/attention" --heads 12 --head-dim 128

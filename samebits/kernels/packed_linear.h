@@ -3,6 +3,8 @@
 // A tile of kRows x kOuts sums stays in registers while both operands pass by, in words of 32 bits:
 // a float, or a pair of bf16 where one instruction multiplies pairs. What is stored so is read
 // where it lies; rows of several blocks, and everything else, are laid out for it once a block.
+// Where panels are longer than the first cache holds while rows pass by, and it is worth it
+// (LinearSteps), they are cut into stretches: all rows of a block pass one before the next.
 // Where 16 lanes take two registers (AVX2), a tile of whole sums would be too small: lanes
 // never meet before the end, so the lower eight of all sums run over the block first, then the
 // upper eight. The layout is [part of the lanes][step][row][lane]. What a tile has summed up
