@@ -93,7 +93,7 @@ void Run(const Options& options) {
     for (const Layer& layer : layers) {
       const LinearArgs args = {*dtype,   *dtype,       x.data(), layer.w,  nullptr,
                                y.data(), options.rows, layer.in, layer.out};
-      ParallelLinear(kernels, pool, args);
+      ParallelLinear(kernels, pool, std::span(&args, 1));
     }
   };
   pass();

@@ -34,7 +34,7 @@ def cpu_name() -> str:
 
 
 def samebits(args: argparse.Namespace) -> tuple[str, Measure]:
-    # The second round counts: the others' processes have read the weights and had their memory, too.
+    # The second round counts: the others' processes have read the weights and have memory, too.
     command = [args.samebits, "bench", args.folder, "--json", "--rounds", "2", "--batch", "1"]
     command += ["--dtype", args.dtype, "--threads", str(args.threads), "--max-tokens", str(NEW)]
     command += ["--prompt-tokens", f"{CONTEXT},{args.tokens}"]

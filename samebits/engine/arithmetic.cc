@@ -53,6 +53,10 @@ void Arithmetic::Multiply(DType dtype, const void* a, const void* b, void* y, in
   });
 }
 
+void Arithmetic::LinearLayers(std::span<const Node> nodes, std::span<const LinearArgs> layers) {
+  for (size_t i = 0; i < nodes.size(); ++i) Linear(nodes[i], layers[i]);
+}
+
 void Arithmetic::SiluMultiply(const Node& silu, DType dtype, const void* x, const void* b,
                               void* activated, void* y, int64_t rows, int64_t width) {
   Silu(silu, dtype, x, activated, rows, width);

@@ -44,6 +44,8 @@ class Arithmetic {
   Arithmetic& operator=(const Arithmetic&) = delete;
 
   virtual void Linear(const Node& node, const LinearArgs& args) = 0;
+  // Layers that read the same rows: one node behind the other.
+  virtual void LinearLayers(std::span<const Node> nodes, std::span<const LinearArgs> layers);
   virtual void RmsNorm(const Node& node, const RmsNormArgs& args) = 0;
   // cos and sin: [rows, head_dim] dtype
   virtual void Rotary(const Node& node, DType dtype, const RotaryRows& rows, void* cosine,

@@ -24,7 +24,14 @@ AttentionArgs OfOneKvHead(const Node& node, const AttentionArgs& args, int64_t h
 }  // namespace
 
 void CanonicalArithmetic::Linear(const Node&, const LinearArgs& args) {
-  ParallelLinear(kernels_, pool_, args);
+  ParallelLinear(kernels_, pool_, std::span(&args, 1));
+}
+
+// One row reads weights for some microseconds: there the end of each layer counts.
+void CanonicalArithmetic::LinearLayers(std::span<const Node> nodes,
+                                       std::span<const LinearArgs> layers) {
+  if (layers.front().rows > 1) return Arithmetic::LinearLayers(nodes, layers);
+  ParallelLinear(kernels_, pool_, layers);
 }
 
 void CanonicalArithmetic::RmsNorm(const Node&, const RmsNormArgs& args) {

@@ -10,6 +10,7 @@ class CanonicalArithmetic : public Arithmetic {
   CanonicalArithmetic(Isa isa, int threads) : Arithmetic(isa, threads) {}
 
   void Linear(const Node& node, const LinearArgs& args) override;
+  void LinearLayers(std::span<const Node> nodes, std::span<const LinearArgs> layers) override;
   void RmsNorm(const Node& node, const RmsNormArgs& args) override;
   void Rotary(const Node& node, DType dtype, const RotaryRows& rows, void* cosine,
               void* sine) override;

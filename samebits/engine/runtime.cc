@@ -24,31 +24,6 @@ constexpr size_t kNone = std::numeric_limits<size_t>::max();
 
 std::byte* Writable(const TensorView& view) { return const_cast<std::byte*>(view.data); }
 
-// One row of a weight in the model's dtype.
-void ConvertRow(const TensorView& weight, int64_t row, DType dtype, std::byte* target) {
-  const int64_t size = weight.shape[1];
-  const std::byte* source = weight.data + row * size * DTypeSize(weight.dtype);
-  if (weight.dtype == dtype) {
-    std::memcpy(target, source, static_cast<size_t>(size * DTypeSize(dtype)));
-    return;
-  }
-  for (int64_t i = 0; i < size; ++i) {
-    float value = 0;
-    if (weight.dtype == DType::kF32) {
-      value = reinterpret_cast<const float*>(source)[i];
-    } else {
-      const uint16_t bits = reinterpret_cast<const uint16_t*>(source)[i];
-      value = weight.dtype == DType::kBF16 ? BF16ToFloat(bits) : F16ToFloat(bits);
-    }
-    if (dtype == DType::kF32) {
-      reinterpret_cast<float*>(target)[i] = value;
-    } else {  // round: the weight, once, as a cast of the whole checkpoint would
-      reinterpret_cast<uint16_t*>(target)[i] =
-          dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-    }
-  }
-}
-
 // The share of the rank that this process is; nothing without ranks.
 std::optional<Graph> ShareOf(const Graph& graph, const RuntimeOptions& options) {
   if (options.ranks == nullptr) return std::nullopt;
@@ -165,6 +140,9 @@ struct Runtime::Impl {
   void RunLinear(const Node& node);
   void RunRope(const Node& node);
   void RunAttention(const Node& node);
+  size_t RunTogether(size_t index);
+  size_t LayersOfTheSameRows(size_t index) const;
+  void RunLinearLayers(size_t index, size_t count);
   void RunElementwise(const Node& node);
   bool Activates(size_t index) const;
   void RunActivated(size_t index);
@@ -256,7 +234,8 @@ void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
   const TensorView& y = Make(node, 0, rows);
   const int64_t row_bytes = weight.shape[1] * DTypeSize(options.dtype);
   for (int64_t t = 0; t < rows; ++t) {
-    ConvertRow(weight, ids[t], options.dtype, Writable(y) + t * row_bytes);
+    ConvertValues(weight.dtype, weight.data + ids[t] * weight.shape[1] * DTypeSize(weight.dtype),
+                  options.dtype, Writable(y) + t * row_bytes, weight.shape[1]);
   }
 }
 
@@ -306,6 +285,27 @@ void Runtime::Impl::RunLinear(const Node& node) {
   const TensorView& y = Make(node, 0, count);
   arithmetic->Linear(node, LinearArgsOf(node, x, y, {0, count}));
   if (&node == head && !node.split) TakeLogits(y);
+}
+
+// So many linear layers from this one on read the same rows: q, k and v; gate and up.
+size_t Runtime::Impl::LayersOfTheSameRows(size_t index) const {
+  const size_t end = index < first_for_logits ? first_for_logits : graph.nodes.size();
+  size_t count = 0;
+  for (; index + count < end; ++count) {
+    const Node& node = graph.nodes[index + count];
+    if (node.kind != OpKind::kLinear || &node == head) break;
+    if (node.inputs[0] != graph.nodes[index].inputs[0]) break;
+  }
+  return count;
+}
+
+void Runtime::Impl::RunLinearLayers(size_t index, size_t count) {
+  const auto nodes = std::span(graph.nodes).subspan(index, count);
+  std::vector<LinearArgs> layers;
+  for (const Node& node : nodes) {
+    layers.push_back(LinearArgsOf(node, Input(node, 0), Make(node, 0, rows), {0, rows}));
+  }
+  arithmetic->LinearLayers(nodes, layers);
 }
 
 LinearArgs Runtime::Impl::LinearArgsOf(const Node& node, const TensorView& x, const TensorView& y,
@@ -485,22 +485,6 @@ void Runtime::Impl::Run(const Node& node) {
   }
 }
 
-void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already) {
-  if (ids.empty()) Fail(ErrorCode::kUsage, "no token ids: at least one is needed");
-  for (int64_t id : ids) {
-    if (id < 0 || id >= config.vocab_size) {
-      Fail(ErrorCode::kUsage, "token id {}: expected 0 to {} (vocab_size - 1)", id,
-           config.vocab_size - 1);
-    }
-  }
-  const int64_t tokens = already + static_cast<int64_t>(ids.size());
-  if (tokens > config.context_length) {
-    Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings{})",
-         tokens, config.context_length,
-         config.context_length == config.max_position_embeddings ? "" : " and rope's scaling");
-  }
-}
-
 // Checks everything before it changes anything.
 void Runtime::Impl::Begin(std::span<const Part> given) {
   SAMEBITS_CHECK(!given.empty(), "at least one part");
@@ -638,6 +622,25 @@ void Runtime::Impl::KeepLastRows() {
   }
 }
 
+// Runs nodes together where nobody looks at what is made between them; so many: 0, none.
+size_t Runtime::Impl::RunTogether(size_t index) {
+  if (rows > options.exchange_rows && Overlaps(index)) {
+    RunOverlapped(index);
+    return 3;
+  }
+  size_t count = LayersOfTheSameRows(index);
+  if (count > 1) {
+    RunLinearLayers(index, count);
+  } else if (Activates(index)) {
+    RunActivated(index);
+    count = 2;
+  } else {
+    return 0;
+  }
+  Count(index);
+  return count;
+}
+
 void Runtime::Impl::Forward(std::span<const Part> given, bool want_logits) {
   Begin(given);
   const bool observed = std::any_of(given.begin(), given.end(), [](const Part& part) {
@@ -649,14 +652,8 @@ void Runtime::Impl::Forward(std::span<const Part> given, bool want_logits) {
   for (size_t i = 0; i < end; ++i) {
     const Node& node = graph.nodes[i];
     if (i == first_for_logits && !observed && options.replay == nullptr) KeepLastRows();
-    if (!observed && rows > options.exchange_rows && Overlaps(i)) {
-      RunOverlapped(i);
-      i += 2;
-      continue;
-    }
-    if (!observed && Activates(i)) {
-      RunActivated(i);
-      Count(i++);
+    if (const size_t together = observed ? 0 : RunTogether(i); together > 0) {
+      i += together - 1;
       continue;
     }
     if (AllSubstituted(node)) {

@@ -54,9 +54,6 @@ struct RuntimeOptions {
   int64_t exchange_rows = 128;
 };
 
-// Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
-void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already = 0);
-
 // New tokens of one sequence.
 struct Part {
   Sequence* sequence = nullptr;

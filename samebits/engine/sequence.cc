@@ -31,4 +31,20 @@ void Sequence::Plan(int64_t prompt_length) {
   planned_ = prompt_length;
 }
 
+void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already) {
+  if (ids.empty()) Fail(ErrorCode::kUsage, "no token ids: at least one is needed");
+  for (int64_t id : ids) {
+    if (id < 0 || id >= config.vocab_size) {
+      Fail(ErrorCode::kUsage, "token id {}: expected 0 to {} (vocab_size - 1)", id,
+           config.vocab_size - 1);
+    }
+  }
+  const int64_t tokens = already + static_cast<int64_t>(ids.size());
+  if (tokens > config.context_length) {
+    Fail(ErrorCode::kUsage, "{} tokens: the model's context ends at {} (max_position_embeddings{})",
+         tokens, config.context_length,
+         config.context_length == config.max_position_embeddings ? "" : " and rope's scaling");
+  }
+}
+
 }  // namespace samebits

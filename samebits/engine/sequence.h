@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "samebits/engine/kv_cache.h"
@@ -38,5 +39,8 @@ class Sequence {
   std::vector<KvCache> caches_;  // of the attention nodes, in the graph's order
   int64_t length_ = 0, planned_ = 0, padding_ = 0;
 };
+
+// Throws Error(kUsage): no ids, ids outside the vocabulary, more than the context holds.
+void CheckIds(std::span<const int64_t> ids, const ModelConfig& config, int64_t already = 0);
 
 }  // namespace samebits

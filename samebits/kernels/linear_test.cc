@@ -1,9 +1,11 @@
 // The fast linear kernels against the interpreter, bit for bit.
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <vector>
 
 #include "samebits/kernels/kernels_testing.h"
+#include "samebits/kernels/parallel_linear.h"
 #include "samebits/kernels/tables.h"
 #include "samebits/numerics/canonical.h"
 
@@ -136,6 +138,32 @@ TEST_P(LinearTest, OneRowAndManyRowsGiveTheSameBits) {
     }
   }
   EXPECT_BITS_EQ(dtype(), all.data(), single.data(), all.size());
+}
+
+// Pieces reach from one layer into the next.
+TEST_P(LinearTest, LayersThatReadTheSameRows) {
+  constexpr int64_t kIn = 600, kOuts[] = {700, 5, 130};
+  ThreadPool pool(3);
+  for (int64_t rows : {1, 5}) {
+    GuardedArray x(dtype(), rows * kIn);
+    FillData(x, Data::kCancelling, random_);
+    std::deque<GuardedArray> w, together, alone;
+    std::vector<LinearArgs> layers;
+    for (int64_t out : kOuts) {
+      w.emplace_back(dtype(), out * kIn);
+      together.emplace_back(dtype(), rows * out);
+      alone.emplace_back(dtype(), rows * out);
+      FillData(w.back(), Data::kCancelling, random_);
+      layers.push_back({dtype(), dtype(), x.data(), w.back().data(), nullptr,
+                        together.back().data(), rows, kIn, out});
+    }
+    ParallelLinear(kernels(), pool, layers);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      layers[i].y = alone[i].data();
+      kernels().linear(layers[i], 0, rows, 0, kOuts[i]);
+      EXPECT_BITS_EQ(dtype(), together[i].data(), alone[i].data(), alone[i].size());
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(, LinearTest,

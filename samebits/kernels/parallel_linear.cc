@@ -4,7 +4,7 @@
 
 namespace samebits {
 
-void ParallelLinear(const Kernels& kernels, ThreadPool& pool, const LinearArgs& args) {
+void ParallelLinear(const Kernels& kernels, ThreadPool& pool, std::span<const LinearArgs> layers) {
   constexpr int64_t kBlock = 24;     // a multiple of what the kernels take at once
   constexpr int64_t kFewOuts = 96;   // for fewer outputs it does not pay to prepare rows
   constexpr int64_t kPerThread = 8;  // pieces: who is kept from working is waited for that long
@@ -12,7 +12,9 @@ void ParallelLinear(const Kernels& kernels, ThreadPool& pool, const LinearArgs& 
   // it reads as fast as memory allows.
   constexpr int64_t kPieceBytes = 256 << 10;
   const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
-  const int64_t outs = args.out_features;
+  const LinearArgs& args = layers.front();
+  int64_t outs = 0;
+  for (const LinearArgs& layer : layers) outs += layer.out_features;
   const int64_t blocks = parts(args.rows, kMostLinearRows);
   int64_t per_thread = kPerThread, least = kFewOuts;
   if (args.rows == 1) {
@@ -25,9 +27,16 @@ void ParallelLinear(const Kernels& kernels, ThreadPool& pool, const LinearArgs& 
   const int64_t piece_rows = parts(args.rows, blocks);
   // Pieces of the same weights follow one another.
   pool.ParallelFor(parts(outs, piece_outs) * blocks, [&](int64_t piece) {
-    const int64_t row = piece % blocks * piece_rows, out = piece / blocks * piece_outs;
-    kernels.linear(args, row, std::min(args.rows, row + piece_rows), out,
-                   std::min(outs, out + piece_outs));
+    const int64_t row = piece % blocks * piece_rows;
+    int64_t begin = piece / blocks * piece_outs, end = begin + piece_outs;
+    for (const LinearArgs& layer : layers) {  // what the piece has of each
+      if (begin < layer.out_features && end > 0) {
+        kernels.linear(layer, row, std::min(args.rows, row + piece_rows),
+                       std::max<int64_t>(0, begin), std::min(layer.out_features, end));
+      }
+      begin -= layer.out_features;
+      end -= layer.out_features;
+    }
   });
 }
 
