@@ -11,6 +11,7 @@
 #include "samebits/base/error.h"
 #include "samebits/kernels/limits.h"
 #include "samebits/kernels/thread_pool.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits {
 namespace {
@@ -29,7 +30,7 @@ void Fill(const PagedBuffer& buffer, DType dtype) {
   for (size_t i = 0; i < count; ++i) {
     state = state * 1664525 + 1013904223;
     const float value = static_cast<float>(static_cast<int>(state >> 8) % 255 - 127) / 128;
-    StoreValue(dtype, buffer.data(), static_cast<int64_t>(i), value);
+    StoreElement(dtype, buffer.data(), static_cast<int64_t>(i), value);
   }
 }
 

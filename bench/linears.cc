@@ -5,14 +5,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <random>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/shares.h"
 #include "samebits/base/error.h"
 #include "samebits/kernels/limits.h"
 #include "samebits/kernels/parallel_linear.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits {
 namespace {
@@ -49,16 +51,11 @@ void Run(const Options& options) {
   std::vector<Layer> layers;
   const int64_t h = shape->hidden, f = shape->intermediate;
   const bool alike = options.in > 0 && options.out > 0;
+  std::vector<std::pair<int64_t, int64_t>> of_layer = {
+      {h, h}, {shape->kv, h}, {shape->kv, h}, {h, h}, {f, h}, {f, h}, {h, f}};
+  if (alike) of_layer = {{options.out, options.in}};
   for (int64_t i = 0; i < count; ++i) {
-    if (alike) {
-      layers.push_back({options.out, options.in, nullptr});
-      continue;
-    }
-    for (const auto& [out, in] :
-         {std::pair(h, h), std::pair(shape->kv, h), std::pair(shape->kv, h), std::pair(h, h),
-          std::pair(f, h), std::pair(f, h), std::pair(h, f)}) {
-      layers.push_back({out, in, nullptr});
-    }
+    for (const auto& [out, in] : of_layer) layers.push_back({out, in, nullptr});
   }
   if (options.rows == 1 && !alike) layers.push_back({shape->vocab, h, nullptr});  // the logits
   const int64_t element = DTypeSize(*dtype);
@@ -74,7 +71,7 @@ void Run(const Options& options) {
   const auto ordinary = [](int64_t i) {
     return static_cast<float>((i * 37 + i / 4099) % 255 - 127) / 4096;
   };
-  for (int64_t i = 0; i < elements; ++i) StoreValue(*dtype, weights.data(), i, ordinary(i));
+  for (int64_t i = 0; i < elements; ++i) StoreElement(*dtype, weights.data(), i, ordinary(i));
   int64_t longest = 0, widest = 0;
   for (const Layer& layer : layers) {
     longest = std::max(longest, layer.in);
@@ -83,7 +80,7 @@ void Run(const Options& options) {
   PagedBuffer x(static_cast<size_t>(options.rows * longest * element));
   PagedBuffer y(static_cast<size_t>(options.rows * widest * element));
   for (int64_t i = 0; i < options.rows * longest; ++i) {
-    StoreValue(*dtype, x.data(), i, ordinary(i));
+    StoreElement(*dtype, x.data(), i, ordinary(i));
   }
   PagedBuffer scratch(size_t{2} << 30);
 

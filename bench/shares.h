@@ -1,5 +1,5 @@
-// What the programs that hold kernels against a limit of this machine have in common: the clock,
-// operands, and speeds as shares of the limit that was measured in the same round.
+// What the programs that hold kernels against a limit of this machine have in common: the clock
+// and speeds as shares of the limit that was measured in the same round.
 #pragma once
 
 #include <fmt/format.h>
@@ -12,21 +12,11 @@
 #include <vector>
 
 #include "samebits/base/error.h"
-#include "samebits/tensor/convert.h"
 
 namespace samebits {
 
 inline double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-inline void StoreValue(DType dtype, std::byte* to, int64_t at, float value) {
-  if (dtype == DType::kF32) {
-    reinterpret_cast<float*>(to)[at] = value;
-  } else {
-    reinterpret_cast<uint16_t*>(to)[at] =
-        dtype == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-  }
 }
 
 class Shares {

@@ -12,7 +12,7 @@
 #include "samebits/engine/rank_exchange.h"
 #include "samebits/engine/replay_arithmetic.h"
 #include "samebits/engine/slot.h"
-#include "samebits/tensor/convert.h"
+#include "samebits/numerics/element.h"
 
 namespace samebits {
 namespace {
@@ -232,10 +232,17 @@ const TensorView& Runtime::Impl::Make(const Node& node, size_t output, int64_t t
 
 void Runtime::Impl::RunEmbedding(const Node& node, const TensorView& weight) {
   const TensorView& y = Make(node, 0, rows);
-  const int64_t row_bytes = weight.shape[1] * DTypeSize(options.dtype);
+  const int64_t size = weight.shape[1], row_bytes = size * DTypeSize(options.dtype);
   for (int64_t t = 0; t < rows; ++t) {
-    ConvertValues(weight.dtype, weight.data + ids[t] * weight.shape[1] * DTypeSize(weight.dtype),
-                  options.dtype, Writable(y) + t * row_bytes, weight.shape[1]);
+    const std::byte* from = weight.data + ids[t] * size * DTypeSize(weight.dtype);
+    std::byte* to = Writable(y) + t * row_bytes;
+    if (weight.dtype == options.dtype) {
+      std::memcpy(to, from, static_cast<size_t>(row_bytes));
+    } else {  // round: the weight, once, as a cast of all would
+      for (int64_t i = 0; i < size; ++i) {
+        StoreElement(options.dtype, to, i, LoadElement(weight.dtype, from, i));
+      }
+    }
   }
 }
 
@@ -289,14 +296,11 @@ void Runtime::Impl::RunLinear(const Node& node) {
 
 // So many linear layers from this one on read the same rows: q, k and v; gate and up.
 size_t Runtime::Impl::LayersOfTheSameRows(size_t index) const {
-  const size_t end = index < first_for_logits ? first_for_logits : graph.nodes.size();
-  size_t count = 0;
-  for (; index + count < end; ++count) {
-    const Node& node = graph.nodes[index + count];
-    if (node.kind != OpKind::kLinear || &node == head) break;
-    if (node.inputs[0] != graph.nodes[index].inputs[0]) break;
-  }
-  return count;
+  const auto rest = std::span(graph.nodes).subspan(index);
+  const auto end = std::find_if_not(rest.begin(), rest.end(), [&](const Node& node) {
+    return node.kind == OpKind::kLinear && &node != head && node.inputs[0] == rest[0].inputs[0];
+  });
+  return static_cast<size_t>(end - rest.begin());
 }
 
 void Runtime::Impl::RunLinearLayers(size_t index, size_t count) {
@@ -306,6 +310,7 @@ void Runtime::Impl::RunLinearLayers(size_t index, size_t count) {
     layers.push_back(LinearArgsOf(node, Input(node, 0), Make(node, 0, rows), {0, rows}));
   }
   arithmetic->LinearLayers(nodes, layers);
+  Count(index);
 }
 
 LinearArgs Runtime::Impl::LinearArgsOf(const Node& node, const TensorView& x, const TensorView& y,
@@ -441,10 +446,10 @@ void Runtime::Impl::RunElementwise(const Node& node) {
 
 // An activation and the product behind it, which reads it.
 bool Runtime::Impl::Activates(size_t index) const {
-  const Node& node = graph.nodes[index];
-  if (node.kind != OpKind::kActivation || index + 1 == graph.nodes.size()) return false;
-  const Node& next = graph.nodes[index + 1];
-  return next.kind == OpKind::kMultiply && next.inputs[0] == node.outputs[0];
+  if (index + 1 == graph.nodes.size()) return false;
+  const Node &node = graph.nodes[index], &next = graph.nodes[index + 1];
+  return node.kind == OpKind::kActivation && next.kind == OpKind::kMultiply &&
+         next.inputs[0] == node.outputs[0];
 }
 
 void Runtime::Impl::RunActivated(size_t index) {
@@ -453,6 +458,7 @@ void Runtime::Impl::RunActivated(size_t index) {
   const TensorView activated = Make(node, 0, rows), y = Make(product, 0, rows);
   arithmetic->SiluMultiply(node, options.dtype, x.data, b.data, Writable(activated), Writable(y),
                            rows, y.bytes() / DTypeSize(options.dtype) / rows);
+  Count(index);
 }
 
 void Runtime::Impl::Run(const Node& node) {
@@ -628,17 +634,14 @@ size_t Runtime::Impl::RunTogether(size_t index) {
     RunOverlapped(index);
     return 3;
   }
-  size_t count = LayersOfTheSameRows(index);
-  if (count > 1) {
-    RunLinearLayers(index, count);
-  } else if (Activates(index)) {
+  if (Activates(index)) {
     RunActivated(index);
-    count = 2;
-  } else {
-    return 0;
+    return 2;
   }
-  Count(index);
-  return count;
+  const size_t layers = LayersOfTheSameRows(index);
+  if (layers < 2) return 0;
+  RunLinearLayers(index, layers);
+  return layers;
 }
 
 void Runtime::Impl::Forward(std::span<const Part> given, bool want_logits) {

@@ -1,7 +1,6 @@
 #include "samebits/tensor/convert.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "samebits/base/error.h"
 
@@ -114,29 +113,6 @@ double SmallestNormal(DType dtype) {
       return 0x1p-14;
     default:
       CheckFailed(__FILE__, __LINE__, "dtype", "not a floating-point dtype");
-  }
-}
-
-void ConvertValues(DType from, const std::byte* source, DType to, std::byte* target,
-                   int64_t count) {
-  if (from == to) {
-    std::memcpy(target, source, static_cast<size_t>(count * DTypeSize(to)));
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    float value = 0;
-    if (from == DType::kF32) {
-      value = reinterpret_cast<const float*>(source)[i];
-    } else {
-      const uint16_t bits = reinterpret_cast<const uint16_t*>(source)[i];
-      value = from == DType::kBF16 ? BF16ToFloat(bits) : F16ToFloat(bits);
-    }
-    if (to == DType::kF32) {
-      reinterpret_cast<float*>(target)[i] = value;
-    } else {
-      reinterpret_cast<uint16_t*>(target)[i] =
-          to == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-    }
   }
 }
 

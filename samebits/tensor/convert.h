@@ -4,7 +4,6 @@
 
 #include <bit>
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
 
 #include "samebits/tensor/dtype.h"
@@ -36,8 +35,5 @@ int SignificandBits(DType dtype);
 
 // Smallest positive normal number: 2^-1022 for kF64, 2^-126 for kF32 and kBF16, 2^-14 for kF16.
 double SmallestNormal(DType dtype);
-
-// `count` values, kF32, kBF16 or kF16 each way, rounded once where the target is narrower.
-void ConvertValues(DType from, const std::byte* source, DType to, std::byte* target, int64_t count);
 
 }  // namespace samebits
