@@ -58,6 +58,8 @@ class Arithmetic {
   virtual void SiluMultiply(const Node& silu, DType dtype, const void* x, const void* b,
                             void* activated, void* y, int64_t rows, int64_t width);
 
+  ThreadPool& pool() { return pool_; }
+
   void Rope(const RopeArgs& args);
   void Add(DType dtype, const void* a, const void* b, void* y, int64_t rows, int64_t width);
   void Multiply(DType dtype, const void* a, const void* b, void* y, int64_t rows, int64_t width);

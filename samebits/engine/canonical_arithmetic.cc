@@ -27,10 +27,7 @@ void CanonicalArithmetic::Linear(const Node&, const LinearArgs& args) {
   ParallelLinear(kernels_, pool_, std::span(&args, 1));
 }
 
-// One row reads weights for some microseconds: there the end of each layer counts.
-void CanonicalArithmetic::LinearLayers(std::span<const Node> nodes,
-                                       std::span<const LinearArgs> layers) {
-  if (layers.front().rows > 1) return Arithmetic::LinearLayers(nodes, layers);
+void CanonicalArithmetic::LinearLayers(std::span<const Node>, std::span<const LinearArgs> layers) {
   ParallelLinear(kernels_, pool_, layers);
 }
 
@@ -72,7 +69,7 @@ void CanonicalArithmetic::Attention(const Node& node, std::span<const AttentionP
   }
   // So many queries that it pays to lay out keys and values for them; a multiple of the rows of a
   // tile, mostly.
-  constexpr int64_t kQueries = 128, kUnit = 16;
+  constexpr int64_t kQueries = 256, kUnit = 16;
   const int64_t group_size = std::max<int64_t>(1, a.heads / a.kv_heads);
   const int64_t piece_rows = (kQueries / group_size + kUnit - 1) / kUnit * kUnit;
   int64_t groups = 0;

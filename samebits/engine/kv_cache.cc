@@ -36,13 +36,13 @@ KvCache::Pages KvCache::Copied(const Pages& other, int64_t other_capacity) const
   return pages;
 }
 
-void KvCache::Append(const void* k, const void* v, int64_t rows) {
+void KvCache::Append(const void* k, const void* v, int64_t rows, ThreadPool& pool) {
   if (length_ + rows > capacity_) {
     constexpr int64_t kFirst = 4096, kGrowth = 8;  // room costs nothing, a copy a long moment
     *this = KvCache(*this, std::max({length_ + rows, kGrowth * capacity_, kFirst}));
   }
-  const auto copy = [&](const void* source, const Pages& pages) {
-    for (int64_t t = 0; t < rows; ++t) {
+  const auto copy = [&](const void* source, const Pages& pages, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
       for (int64_t head = 0; head < kv_heads_; ++head) {
         std::memcpy(pages.get() + (head * capacity_ + length_ + t) * row_bytes_,
                     static_cast<const std::byte*>(source) + (t * kv_heads_ + head) * row_bytes_,
@@ -50,8 +50,12 @@ void KvCache::Append(const void* k, const void* v, int64_t rows) {
       }
     }
   };
-  copy(k, keys_);
-  copy(v, values_);
+  constexpr int64_t kPieceRows = 32;  // pages that the system gives take longest
+  pool.ParallelFor((rows + kPieceRows - 1) / kPieceRows, [&](int64_t piece) {
+    const int64_t begin = piece * kPieceRows, end = std::min(rows, begin + kPieceRows);
+    copy(k, keys_, begin, end);
+    copy(v, values_, begin, end);
+  });
   length_ += rows;
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "samebits/kernels/thread_pool.h"
 #include "samebits/tensor/dtype.h"
 
 namespace samebits {
@@ -22,7 +23,7 @@ class KvCache {
   KvCache& operator=(KvCache&&) = default;
 
   // k, v: [rows, kv_heads, head_dim] in the dtype.
-  void Append(const void* k, const void* v, int64_t rows);
+  void Append(const void* k, const void* v, int64_t rows, ThreadPool& pool);
 
   // Forgets the rows behind the first `length` ones.
   void Truncate(int64_t length) { length_ = std::min(length, length_); }

@@ -23,7 +23,7 @@ class KvCacheTest : public testing::TestWithParam<DType> {
     for (auto* data : {&k, &v}) {
       for (uint8_t& byte : *data) byte = static_cast<uint8_t>(random_());
     }
-    cache.Append(k.data(), v.data(), rows);
+    cache.Append(k.data(), v.data(), rows, pool_);
     keys_.insert(keys_.end(), k.begin(), k.end());
     values_.insert(values_.end(), v.begin(), v.end());
   }
@@ -49,6 +49,7 @@ class KvCacheTest : public testing::TestWithParam<DType> {
     }
   }
 
+  ThreadPool pool_{3};
   std::mt19937 random_{7};
   std::vector<uint8_t> keys_, values_;
 };
@@ -123,8 +124,9 @@ TEST(KvCacheMemory, ComesWithTheRows) {
   constexpr int64_t kRows = 20000, kBigHeads = 4, kBigDim = 128;
   KvCache cache(DType::kF32, kBigHeads, kBigDim);
   const std::vector<float> rows(kRows * kBigHeads * kBigDim, 1);
-  cache.Append(rows.data(), rows.data(), kRows);
-  cache.Append(rows.data(), rows.data(), 1);
+  ThreadPool pool(2);
+  cache.Append(rows.data(), rows.data(), kRows, pool);
+  cache.Append(rows.data(), rows.data(), 1, pool);
   EXPECT_EQ(cache.head_stride(), 8 * kRows * kBigDim);
   const size_t bytes = kBigHeads * 8 * kRows * kBigDim * sizeof(float);
   std::vector<unsigned char> pages((bytes + 4095) / 4096);

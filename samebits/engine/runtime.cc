@@ -401,7 +401,7 @@ void Runtime::Impl::RunAttention(const Node& node) {
     const auto rows_of = [&part](const TensorView& view) {
       return view.data + view.bytes() / view.shape[0] * part.first;
     };
-    cache.Append(rows_of(k), rows_of(v), part.rows);
+    cache.Append(rows_of(k), rows_of(v), part.rows, arithmetic->pool());
     calls[i].before = part.before;
     calls[i].padding = part.sequence->padding_;
     calls[i].recorder = part.recorder;
