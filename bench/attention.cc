@@ -41,7 +41,7 @@ struct Piece {
 // Heads that share keys and values, so many rows that it pays to lay those out; of one row groups
 // that are left over when all threads had as many are cut into heads.
 std::vector<Piece> CutIntoPieces(const Options& o) {
-  const int64_t group = o.heads / o.kv_heads, rows = (128 / group + 15) / 16 * 16;
+  const int64_t group = o.heads / o.kv_heads, rows = (256 / group + 15) / 16 * 16;
   const int64_t whole = o.kv_heads * ((o.rows + rows - 1) / rows) / o.threads * o.threads;
   std::vector<Piece> pieces;
   int64_t seen = 0;

@@ -6,6 +6,8 @@
 namespace samebits {
 namespace {
 
+#include "samebits/kernels/unroll.h"
+
 struct V {
   struct F {
     __m256 a, b;  // lanes 0-7, 8-15
@@ -17,7 +19,7 @@ struct V {
   static constexpr int kRows = 4, kOuts = 3, kPackedFrom = 2;
   static constexpr int64_t kSteps = 64, kPiece = 192;
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 4, kContextChunks = 1;
-  static constexpr int kPackedQueries = 1, kPackedBlocks = 2;
+  static constexpr int kPackedQueries = 1, kPackedBlocks = 2, kPackedWaiting = 4;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
@@ -25,6 +27,24 @@ struct V {
   static F Add(F u, F v) { return {_mm256_add_ps(u.a, v.a), _mm256_add_ps(u.b, v.b)}; }
   static F Mul(F u, F v) { return {_mm256_mul_ps(u.a, v.a), _mm256_mul_ps(u.b, v.b)}; }
   static F Max(F u, F v) { return {_mm256_max_ps(u.a, v.a), _mm256_max_ps(u.b, v.b)}; }
+  static float Largest(F v) {  // without NaN
+    const __m256 a = _mm256_max_ps(v.a, v.b);
+    const __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+  }
+  // n elements at p, `other` for the rest.
+  static F LoadOver(const float* p, int64_t n, float other) {
+    alignas(32) float buffer[16];
+    std::fill(buffer, buffer + 16, other);
+    std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(float));
+    return Load<DType::kF32>(buffer);
+  }
+  static F Keep(F v, int64_t n) {  // the others 0
+    alignas(32) float buffer[16];
+    Store<DType::kF32>(buffer, v);
+    return Load<DType::kF32>(buffer, n);
+  }
   static F Div(F u, F v) { return {_mm256_div_ps(u.a, v.a), _mm256_div_ps(u.b, v.b)}; }
   static F Fma(F u, F v, F w) {
     return {_mm256_fmadd_ps(u.a, v.a, w.a), _mm256_fmadd_ps(u.b, v.b, w.b)};
@@ -189,24 +209,21 @@ struct V {
   static void StoreRegister(float* p, Register v) { _mm256_store_ps(p, v); }
   static Register Broadcast(const float* p) { return _mm256_set1_ps(*p); }
   static Register AddRegisters(Register a, Register b) { return _mm256_add_ps(a, b); }
-  // Lane j of v[i] becomes lane i of v[j].
-  static void Transpose(Register (&v)[8]) {
-    Register t[8];
-    for (int i = 0; i < 8; i += 2) {
-      t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
-      t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {  // v[i + j]: lane j of each 128 bits, of rows i to i + 3
-      v[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-      v[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-      v[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-      v[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
-    for (int j = 0; j < 4; ++j) {
-      t[j] = _mm256_permute2f128_ps(v[j], v[4 + j], 0x20);
-      t[4 + j] = _mm256_permute2f128_ps(v[j], v[4 + j], 0x31);
-    }
-    for (int i = 0; i < 8; ++i) v[i] = t[i];
+  // Four words of 8 rows: columns[i] has those at rows[0] + at + i, rows[1] + at + i, ...
+  static void LoadColumns(const float* const (&rows)[8], int64_t at, Register (&columns)[4]) {
+    __m256 quads[4];  // of rows i, 4 + i
+    Unroll<4>([&](auto i) __attribute__((always_inline)) {
+      quads[i] = _mm256_castps128_ps256(_mm_loadu_ps(rows[i] + at));
+      quads[i] = _mm256_insertf128_ps(quads[i], _mm_loadu_ps(rows[4 + i] + at), 1);
+    });
+    const __m256 a = _mm256_unpacklo_ps(quads[0], quads[1]);
+    const __m256 b = _mm256_unpacklo_ps(quads[2], quads[3]);
+    const __m256 c = _mm256_unpackhi_ps(quads[0], quads[1]);
+    const __m256 d = _mm256_unpackhi_ps(quads[2], quads[3]);
+    columns[0] = _mm256_shuffle_ps(a, b, 0x44);
+    columns[1] = _mm256_shuffle_ps(a, b, 0xee);
+    columns[2] = _mm256_shuffle_ps(c, d, 0x44);
+    columns[3] = _mm256_shuffle_ps(c, d, 0xee);
   }
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {
@@ -220,12 +237,14 @@ struct V {
 //
 #include "samebits/kernels/packed_linear.h"
 //
+#include "samebits/kernels/lane_panels.h"
+//
 #include "samebits/kernels/packed_attention.h"
 
 }  // namespace
 
 const Kernels kAvx2Kernels = {Isa::kAvx2, &Linear<false>,    &RmsNorm, &canonical::Rotary,
                               &Rope,      &Attention<false>, &Add,     &Multiply,
-                              &Silu};
+                              &Silu,      &CutOfFew};
 
 }  // namespace samebits

@@ -7,6 +7,8 @@
 namespace samebits {
 namespace {
 
+#include "samebits/kernels/unroll.h"
+//
 #include "samebits/kernels/lanes_avx512.h"
 
 struct V : LanesAvx512 {
@@ -25,12 +27,14 @@ struct V : LanesAvx512 {
 //
 #include "samebits/kernels/packed_linear.h"
 //
+#include "samebits/kernels/lane_panels.h"
+//
 #include "samebits/kernels/packed_attention.h"
 
 }  // namespace
 
 const Kernels kAvx512Kernels = {Isa::kAvx512, &Linear<false>,    &RmsNorm, &canonical::Rotary,
                                 &Rope,        &Attention<false>, &Add,     &Multiply,
-                                &Silu};
+                                &Silu,        &CutOfFew};
 
 }  // namespace samebits

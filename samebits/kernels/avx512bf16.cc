@@ -7,6 +7,8 @@
 namespace samebits {
 namespace {
 
+#include "samebits/kernels/unroll.h"
+//
 #include "samebits/kernels/lanes_avx512.h"
 
 struct V : LanesAvx512 {
@@ -25,6 +27,8 @@ struct V : LanesAvx512 {
     _mm256_storeu_si256(static_cast<__m256i*>(p), NormalHalves(v));
   }
 
+  static bool AnyDenormal(F v) { return _mm512_fpclass_ps_mask(v, 0x20) != 0; }
+
   template <bool pairs>
   static Register Step(Register acc, Register x, Register w) {
     if constexpr (!pairs) return _mm512_fmadd_ps(x, w, acc);
@@ -37,6 +41,10 @@ struct V : LanesAvx512 {
 #include "samebits/kernels/vector_attention.h"
 //
 #include "samebits/kernels/packed_linear.h"
+//
+#include "samebits/kernels/lane_panels.h"
+//
+#include "samebits/kernels/panel_linear.h"
 //
 #include "samebits/kernels/packed_attention.h"
 
@@ -69,9 +77,24 @@ bool PairsPay() {
   return pays;
 }
 
+void LinearOfPairs(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+                   int64_t out_end) {
+  if (row_end - row_begin < PanelLinear::kFewestRows || !PanelLinear::Fits(a)) {
+    return Linear<true>(a, row_begin, row_end, out_begin, out_end);
+  }
+  PanelLinear{a, row_begin, row_end, out_begin, out_end}.Run();
+}
+
 void FasterLinear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
                   int64_t out_end) {
   kAvx512Bf16Linear[PairsPay() ? 1 : 0](a, row_begin, row_end, out_begin, out_end);
+}
+
+LinearCut CutForPanels(const LinearArgs& a) {
+  if (a.rows < PanelLinear::kFewestRows || !PanelLinear::Fits(a) || !PairsPay()) {
+    return CutOfFew(a);
+  }
+  return {PanelLinear::kOuts, PanelLinear::kOuts, PanelLinear::kBlockRows};
 }
 
 void FasterAttention(const AttentionArgs& a, int64_t head_begin, int64_t head_end,
@@ -82,10 +105,17 @@ void FasterAttention(const AttentionArgs& a, int64_t head_begin, int64_t head_en
 
 }  // namespace
 
-const LinearKernel kAvx512Bf16Linear[2] = {&Linear<false>, &Linear<true>};
+const LinearKernel kAvx512Bf16Linear[2] = {&Linear<false>, &LinearOfPairs};
 
-const Kernels kAvx512Bf16Kernels = {
-    Isa::kAvx512Bf16, &FasterLinear, &RmsNorm, &canonical::Rotary, &Rope, &FasterAttention, &Add,
-    &Multiply,        &Silu};
+const Kernels kAvx512Bf16Kernels = {Isa::kAvx512Bf16,
+                                    &FasterLinear,
+                                    &RmsNorm,
+                                    &canonical::Rotary,
+                                    &Rope,
+                                    &FasterAttention,
+                                    &Add,
+                                    &Multiply,
+                                    &Silu,
+                                    &CutForPanels};
 
 }  // namespace samebits

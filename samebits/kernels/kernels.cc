@@ -17,7 +17,8 @@ namespace {
 
 const Kernels kPortableKernels = {Isa::kPortable,     &canonical::Linear,   &canonical::RmsNorm,
                                   &canonical::Rotary, &canonical::Rope,     &canonical::Attention,
-                                  &canonical::Add,    &canonical::Multiply, &canonical::Silu};
+                                  &canonical::Add,    &canonical::Multiply, &canonical::Silu,
+                                  &CutOfFew};
 
 // Two that clang 14's __builtin_cpu_supports does not know; their registers are those of AVX2 and
 // AVX-512.
@@ -69,6 +70,8 @@ std::byte* AllocateScratch(size_t bytes) {
   SAMEBITS_CHECK(data != nullptr, "out of memory");
   return data;
 }
+
+LinearCut CutOfFew(const LinearArgs&) { return {24, 96, kMostLinearRows}; }
 
 bool WeightsGoNear() {
   static const bool near = CpuIsZen5OrLater();

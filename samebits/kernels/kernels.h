@@ -26,6 +26,12 @@ int64_t LinearRowBytes(int64_t rows);  // of so many rows; longer ones are read 
 int64_t LinearSteps(int64_t rows, int64_t outs);
 void AssumeFirstCache(int64_t bytes);  // for tests of what other CPUs do; 0: this CPU's again
 
+// How `linear` is best cut into pieces: at multiples of so many outputs, so many of them and so
+// many rows. (Of one row: as many outputs as take long enough, parallel_linear.cc.)
+struct LinearCut {
+  int64_t unit_outs, fewest_outs, most_rows;
+};
+
 // Signatures as in canonical.h: half-open ranges of outputs.
 struct Kernels {
   Isa isa;
@@ -39,6 +45,7 @@ struct Kernels {
   void (*add)(DType, const void* a, const void* b, void* y, int64_t n);
   void (*multiply)(DType, const void* a, const void* b, void* y, int64_t n);
   void (*silu)(DType, const void* x, void* y, int64_t n);
+  LinearCut (*linear_cut)(const LinearArgs&);
 };
 
 // Throws Error(kUnsupported) when this CPU lacks the instruction set, naming what is missing.

@@ -8,14 +8,20 @@ struct LanesAvx512 {
   static constexpr int64_t kSteps = 64, kPiece = 96;
   static constexpr int kScoreQueries = 4, kScoreSums = 16;
   static constexpr int kContextQueries = 4, kContextChunks = 4;
-  static constexpr int kPackedQueries = 2, kPackedBlocks = 2;
+  static constexpr int kPackedQueries = 4, kPackedBlocks = 2, kPackedWaiting = 2;
 
   static F Zero() { return _mm512_setzero_ps(); }
   static F Set(float v) { return _mm512_set1_ps(v); }
   static float First(F v) { return _mm512_cvtss_f32(v); }
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
-  static F Max(F a, F b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
+  static F Max(F a, F b) { return _mm512_max_ps(a, b); }         // a > b ? a : b
+  static float Largest(F v) { return _mm512_reduce_max_ps(v); }  // without NaN
+  // n elements at p, `other` for the rest.
+  static F LoadOver(const float* p, int64_t n, float other) {
+    return _mm512_mask_loadu_ps(Set(other), Mask(n), p);
+  }
+  static F Keep(F v, int64_t n) { return _mm512_maskz_mov_ps(Mask(n), v); }  // the others 0
   static F Div(F a, F b) { return _mm512_div_ps(a, b); }
   static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F MulAdd(F acc, F a, F b) { return _mm512_fmadd_ps(a, b, acc); }
@@ -151,35 +157,23 @@ struct LanesAvx512 {
   static void StoreRegister(float* p, Register v) { _mm512_store_ps(p, v); }
   static Register Broadcast(const float* p) { return _mm512_set1_ps(*p); }
   static Register AddRegisters(Register a, Register b) { return _mm512_add_ps(a, b); }
-  // Lane j of v[i] becomes lane i of v[j].
-  static void Transpose(Register (&v)[16]) {
-    Register t[16];
-    for (int i = 0; i < 16; i += 2) {
-      t[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
-      t[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {  // v[i + j]: lane j of each 128 bits, of rows i to i + 3
-      const auto unpack = [&](int from, auto high) {
-        const __m512d a = _mm512_castps_pd(t[i + from]), b = _mm512_castps_pd(t[i + from + 2]);
-        return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(a, b) : _mm512_unpacklo_pd(a, b));
-      };
-      v[i] = unpack(0, false);
-      v[i + 1] = unpack(0, true);
-      v[i + 2] = unpack(1, false);
-      v[i + 3] = unpack(1, true);
-    }
-    // 4 x 4 blocks of 128 bits.
-    for (int j = 0; j < 4; ++j) {
-      const Register a = _mm512_shuffle_f32x4(v[j], v[4 + j], 0x44);
-      const Register b = _mm512_shuffle_f32x4(v[j], v[4 + j], 0xee);
-      const Register c = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0x44);
-      const Register d = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0xee);
-      t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
-      t[4 + j] = _mm512_shuffle_f32x4(a, c, 0xdd);
-      t[8 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
-      t[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
-    }
-    for (int i = 0; i < 16; ++i) v[i] = t[i];
+  // Four words of 16 rows: columns[i] has those at rows[0] + at + i, rows[1] + at + i, ...
+  static void LoadColumns(const float* const (&rows)[16], int64_t at, Register (&columns)[4]) {
+    __m512 quads[4];  // of rows i, 4 + i, 8 + i, 12 + i
+    Unroll<4>([&](auto i) __attribute__((always_inline)) {
+      quads[i] = _mm512_castps128_ps512(_mm_loadu_ps(rows[i] + at));
+      quads[i] = _mm512_insertf32x4(quads[i], _mm_loadu_ps(rows[4 + i] + at), 1);
+      quads[i] = _mm512_insertf32x4(quads[i], _mm_loadu_ps(rows[8 + i] + at), 2);
+      quads[i] = _mm512_insertf32x4(quads[i], _mm_loadu_ps(rows[12 + i] + at), 3);
+    });
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(quads[0], quads[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(quads[2], quads[3]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(quads[0], quads[1]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(quads[2], quads[3]));
+    columns[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    columns[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    columns[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+    columns[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
   }
   // The sums of 4 x 6 registers; those of a row `pitch` behind those of the row before.
   static void StoreTotals(const Register (&v)[4][6], float* totals, int64_t pitch) {

@@ -111,6 +111,22 @@ TEST_P(LinearTest, LongRowsWhereTheyLie) {
   AssumeFirstCache(0);
 }
 
+// So many rows that weights are laid out as columns: panels that are not full, tiles that are not,
+// rows of one block and of several, the last one shorter, more rows than a block has.
+TEST_P(LinearTest, ManyRows) {
+  for (Data data : kAllData) {
+    Compare({48, 64, 64, dtype(), true, data, 0});
+    Compare({53, 32, 5, dtype(), false, data, 0});
+    Compare({49, 96, 81, dtype(), true, data, 2});
+    Compare({48, 2080, 3, dtype(), false, data, 0});
+  }
+  Compare({50, 4160, 66, dtype(), true, Data::kCancelling, 0});
+  Compare({263, 64, 17, dtype(), true, Data::kCancelling, 0});
+  Compare({263, 2112, 3, dtype(), false, Data::kCancelling, 0});
+  Compare({70, 160, 200, dtype(), true, Data::kCancelling, 0}, 7, 62, 3, 133);
+  Compare({50, 64, 70, DType::kF32, true, Data::kCancelling, 0});
+}
+
 TEST_P(LinearTest, RangesWriteTheirOutputsOnly) {
   const LinearCase c = {9, 70, 23, dtype(), true, Data::kNormal, 0};
   for (int64_t row_begin : {0, 1, 4}) {
@@ -142,9 +158,9 @@ TEST_P(LinearTest, OneRowAndManyRowsGiveTheSameBits) {
 
 // Pieces reach from one layer into the next.
 TEST_P(LinearTest, LayersThatReadTheSameRows) {
-  constexpr int64_t kIn = 600, kOuts[] = {700, 5, 130};
+  constexpr int64_t kIn = 608, kOuts[] = {700, 5, 130};
   ThreadPool pool(3);
-  for (int64_t rows : {1, 5}) {
+  for (int64_t rows : {1, 5, 52}) {
     GuardedArray x(dtype(), rows * kIn);
     FillData(x, Data::kCancelling, random_);
     std::deque<GuardedArray> w, together, alone;

@@ -8,7 +8,8 @@
 // - Values: words of pairs of keys, or floats. [pair, or key][column]
 //
 // V gives besides: kPackedQueries and kPackedBlocks (sums at once: queries by blocks of keys, a
-// multiple of 16 keys), Transpose, Broadcast, AddRegisters.
+// multiple of 16 keys), kPackedWaiting (of four, how many sums of several lanes wait in registers),
+// Broadcast, AddRegisters.
 
 // pairs: bf16 stays in pairs, and one instruction multiplies two.
 template <DType dtype, bool pairs>
@@ -24,11 +25,6 @@ struct PackedKeys {
   const float* values = nullptr;
   float* queries = nullptr;  // of a tile, [query][step][lane]
 
-  // Lanes in the order in which the tree adds neighbours.
-  static constexpr int LaneAt(int place) {
-    return (place & 1) * 8 + (place & 2) * 2 + (place & 4) / 2 + (place & 8) / 8;
-  }
-
   // Keys and values of a kv head from `first` to `end` - 1, with zeros behind them.
   void Pack(const AttentionArgs& a, const Element<dtype>* k, const Element<dtype>* v, int64_t first,
             int64_t end, int64_t queries_at_once) {
@@ -38,34 +34,18 @@ struct PackedKeys {
     padded_d = (d + 15) / 16 * 16;
     const int64_t blocks = (end - base + kKeys - 1) / kKeys * kBlocks;
     const int64_t row_words = steps * 16, pack_words = blocks * kLanes * row_words;
-    auto* words = reinterpret_cast<float*>(Scratch<4>(static_cast<size_t>(
-        (pack_words + (kLanes + queries_at_once) * row_words) * int64_t{sizeof(float)})));
-    float* const rows = words + pack_words;
-    queries = rows + kLanes * row_words;
+    auto* words = reinterpret_cast<float*>(Scratch<4>(
+        static_cast<size_t>((pack_words + queries_at_once * row_words) * int64_t{sizeof(float)})));
+    queries = words + pack_words;
     keys = words;
     for (int64_t block = 0; block < blocks; ++block) {
-      for (int64_t i = 0; i < kLanes; ++i) {
-        const int64_t key = base + block * kLanes + i;
-        if (key < end) {
-          PackRow(k + key * a.kv_row_stride, d, rows + i * row_words);
-        } else {
-          std::fill(rows + i * row_words, rows + (i + 1) * row_words, 0.0F);
-        }
+      const Element<dtype>* rows[kLanes] = {};
+      const int64_t key = base + block * kLanes;
+      for (int64_t i = 0; i < std::min<int64_t>(kLanes, end - key); ++i) {
+        rows[i] = k + (key + i) * a.kv_row_stride;
       }
-      float* const to = words + block * kLanes * row_words;
-      for (int64_t s = 0; s < steps; ++s) {
-        for (int part = 0; part < 16 / kLanes; ++part) {
-          typename V::Register r[kLanes];
-          Unroll<kLanes>([&](auto i) __attribute__((always_inline)) {
-            r[i] = V::LoadRegister(rows + i * row_words + s * 16 + part * kLanes);
-          });
-          V::Transpose(r);
-          Unroll<kLanes>([&](auto i) __attribute__((always_inline)) {
-            const int64_t place = LaneAt(part * kLanes + i);  // its own inverse
-            V::StoreRegister(to + (place * steps + s) * kLanes, r[i]);
-          });
-        }
-      }
+      LanePanels::Pack<dtype, pairs>(rows, d, steps * kLanes, kLanes,
+                                     words + block * kLanes * row_words);
     }
     PackValues(a, v, end);
   }
@@ -103,11 +83,13 @@ struct PackedKeys {
     const int64_t n = kSteps > 0 ? kSteps : steps;
     const float* const of_queries = queries + first * n * 16;
     const float* const of_keys = keys + (tile.base + at - base) * n * 16;
-    // Sums that wait for their neighbour in the tree, one a level.
-    typename V::Register sums[5][nq][kBlocks];
+    // Sums of 1, 2, 4 and 8 lanes that wait for their neighbour in the tree: the longer they wait,
+    // the sooner in memory.
+    constexpr int kInRegisters = V::kPackedWaiting;
+    typename V::Register waiting[kInRegisters][nq][kBlocks];
+    alignas(64) float stored[4 - kInRegisters + 1][nq][kBlocks][kLanes];
+    typename V::Register lane[nq][kBlocks];
     Unroll<16>([&](auto place) __attribute__((always_inline)) {
-      constexpr int kWaiting = std::popcount(static_cast<unsigned>(place()));
-      auto& lane = sums[kWaiting];
       UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
         lane[q][b] = V::ZeroRegister();
       });
@@ -119,25 +101,30 @@ struct PackedKeys {
           held[b] = words;
         });
         Unroll<nq>([&](auto q) __attribute__((always_inline)) {
-          const auto x = V::Broadcast(of_queries + (q * n + s) * 16 + LaneAt(place));
+          const auto x = V::Broadcast(of_queries + (q * n + s) * 16 + LanePanels::LaneAt(place));
           Unroll<kBlocks>([&](auto b) __attribute__((always_inline)) {
             lane[q][b] = V::template Step<pairs>(lane[q][b], x, held[b]);
           });
         });
       };
       for (int64_t s = 0; s < n; ++s) step(s);
-      Unroll<std::countr_one(static_cast<unsigned>(place()))>([&](
-          auto i) __attribute__((always_inline)) {
-        UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
-          sums[kWaiting - 1 - i][q][b] =
-              V::AddRegisters(sums[kWaiting - 1 - i][q][b], sums[kWaiting - i][q][b]);
-        });
-      });
-      // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
-      constexpr int kDone = std::popcount(static_cast<unsigned>(place() + 1)) - 1;
+      constexpr int kEnding = std::countr_one(static_cast<unsigned>(place()));
       UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
-        auto& sum = sums[kDone][q][b];
+        auto& sum = lane[q][b];
+        Unroll<kEnding>([&](auto i) __attribute__((always_inline)) {
+          if constexpr (i < kInRegisters) {
+            sum = V::AddRegisters(waiting[i][q][b], sum);
+          } else {
+            sum = V::AddRegisters(V::LoadRegister(stored[i - kInRegisters][q][b]), sum);
+          }
+        });
+        // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
         asm volatile("" : "+v"(sum));
+        if constexpr (kEnding < kInRegisters) {
+          waiting[kEnding][q][b] = sum;
+        } else if constexpr (kEnding < 4) {
+          V::StoreRegister(stored[kEnding - kInRegisters][q][b], sum);
+        }
       });
     });
     const typename V::F scale = V::Set(a.scale);
@@ -145,7 +132,7 @@ struct PackedKeys {
     Unroll<nq>([&](auto q) __attribute__((always_inline)) {
       Unroll<kBlocks / kWide>([&](auto i) __attribute__((always_inline)) {
         typename V::F dots;
-        std::memcpy(&dots, &sums[0][q][i * kWide], sizeof(dots));
+        std::memcpy(&dots, &lane[q][i * kWide], sizeof(dots));
         dots = RoundNormal<dtype>(V::Mul(RoundNormal<dtype>(dots), scale));
         V::template Store<DType::kF32>(tile.queries[first + q].scores + at + i * 16, dots);
       });
@@ -159,12 +146,15 @@ struct PackedKeys {
       PackRow(tile.queries[q].q, a.head_dim, queries + q * steps * 16);
     }
     for (int64_t at = 0; at < tile.end - tile.base; at += kKeys) {
-      int64_t q = 0;
-      for (; q + kQueries <= tile.count; q += kQueries) {
-        ScoreQueries<kQueries, kSteps>(a, tile, q, at);
-      }
-      for (; q < tile.count; ++q) ScoreQueries<1, 0>(a, tile, q, at);
+      ScoreAll<kQueries, kSteps>(a, tile, 0, at);
     }
+  }
+
+  // All queries from `first` on, nq at a time.
+  template <int nq, int kSteps>
+  void ScoreAll(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, int64_t at) const {
+    for (; first + nq <= tile.count; first += nq) ScoreQueries<nq, kSteps>(a, tile, first, at);
+    if constexpr (nq > 1) ScoreAll<nq / 2, kSteps>(a, tile, first, at);
   }
 
   // Scores of a tile, scaled and rounded. Those of hidden keys are numbers of no meaning.

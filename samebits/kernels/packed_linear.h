@@ -160,6 +160,35 @@ struct PackedLinear {
     }
   }
 
+  // The biases of `count` outputs from `out` on as floats, in `to`; null where there are none.
+  template <DType dtype>
+  static const float* Biases(const LinearArgs& a, int64_t out, int64_t count,
+                             Element<dtype>* rounded, float* to) {
+    if (a.bias == nullptr) return nullptr;
+    WithDType(a.weight_dtype, [&]<DType from>() {
+      Convert<from, dtype>(static_cast<const Element<from>*>(a.bias) + out, rounded, count);
+    });
+    Convert<dtype, DType::kF32>(rounded, to, count);
+    return to;
+  }
+
+  // Outputs of a row: its sums and the biases, rounded.
+  template <DType dtype>
+  static void StoreRow(const float* totals, const float* bias, int64_t count, Element<dtype>* to) {
+    const auto store = [&](int64_t o, const auto&... n) __attribute__((always_inline)) {
+      typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
+      if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
+      if constexpr (sizeof...(n) == 0) {
+        StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
+      } else {
+        V::template Store<dtype>(to + o, v, n...);
+      }
+    };
+    int64_t o = 0;
+    for (; o + 16 <= count; o += 16) store(o);
+    if (o < count) store(o, count - o);
+  }
+
   // Scratch of this thread, in floats.
   struct Space {
     float* x;        // packed rows of a row block: [block][quad]; or what is left of stored ones
@@ -408,32 +437,11 @@ struct PackedLinear {
 
     void Store(int64_t row) const {
       const int64_t count = last_out - first_out;
-      float* bias = nullptr;
-      if (a.bias != nullptr) {
-        auto* rounded = reinterpret_cast<Element<dtype>*>(space.rounded);
-        WithDType(a.weight_dtype, [&]<DType from>() {
-          Convert<from, dtype>(static_cast<const Element<from>*>(a.bias) + first_out, rounded,
-                               count);
-        });
-        bias = space.bias;
-        Convert<dtype, DType::kF32>(rounded, bias, count);
-      }
-      auto* y = static_cast<Element<dtype>*>(a.y);
+      const float* const bias = Biases<dtype>(
+          a, first_out, count, reinterpret_cast<Element<dtype>*>(space.rounded), space.bias);
       for (int64_t r = 0; r < rows; ++r) {
-        const float* totals = space.totals + r * piece;
-        Element<dtype>* to = y + (row + r) * a.out_features + first_out;
-        const auto store = [&](int64_t o, const auto&... n) __attribute__((always_inline)) {
-          typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
-          if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
-          if constexpr (sizeof...(n) == 0) {
-            StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
-          } else {
-            V::template Store<dtype>(to + o, v, n...);
-          }
-        };
-        int64_t o = 0;
-        for (; o + 16 <= count; o += 16) store(o);
-        if (o < count) store(o, count - o);
+        StoreRow<dtype>(space.totals + r * piece, bias, count,
+                        static_cast<Element<dtype>*>(a.y) + (row + r) * a.out_features + first_out);
       }
     }
 

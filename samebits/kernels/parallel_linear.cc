@@ -5,25 +5,25 @@
 namespace samebits {
 
 void ParallelLinear(const Kernels& kernels, ThreadPool& pool, std::span<const LinearArgs> layers) {
-  constexpr int64_t kBlock = 24;     // a multiple of what the kernels take at once
-  constexpr int64_t kFewOuts = 96;   // for fewer outputs it does not pay to prepare rows
   constexpr int64_t kPerThread = 8;  // pieces: who is kept from working is waited for that long
   // Of the weights that one row reads: each piece waits for the memory once, some 0.4 us, before
   // it reads as fast as memory allows.
   constexpr int64_t kPieceBytes = 256 << 10;
   const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
   const LinearArgs& args = layers.front();
+  const LinearCut cut = kernels.linear_cut(args);
   int64_t outs = 0;
   for (const LinearArgs& layer : layers) outs += layer.out_features;
-  const int64_t blocks = parts(args.rows, kMostLinearRows);
-  int64_t per_thread = kPerThread, least = kFewOuts;
+  const int64_t blocks = parts(args.rows, cut.most_rows);
+  int64_t per_thread = kPerThread, least = cut.fewest_outs;
   if (args.rows == 1) {
     const int64_t bytes = outs * args.in_features * DTypeSize(args.weight_dtype);
     per_thread = std::clamp<int64_t>(bytes / kPieceBytes / pool.threads(), 1, kPerThread);
-    least = kBlock;
+    least = cut.unit_outs;
   }
   const int64_t wanted = parts(per_thread * pool.threads(), blocks);
-  const int64_t piece_outs = parts(std::max(least, parts(outs, wanted)), kBlock) * kBlock;
+  const int64_t unit = cut.unit_outs;
+  const int64_t piece_outs = parts(std::max(least, parts(outs, wanted)), unit) * unit;
   const int64_t piece_rows = parts(args.rows, blocks);
   // Pieces of the same weights follow one another.
   pool.ParallelFor(parts(outs, piece_outs) * blocks, [&](int64_t piece) {

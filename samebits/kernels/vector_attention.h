@@ -25,7 +25,7 @@ struct Query {
 // What a tile reads. base: a multiple of 16, so that lanes are those of the keys' numbers.
 template <DType dtype>
 struct Tile {
-  static constexpr int64_t kQueries = 16;
+  static constexpr int64_t kQueries = 32;
   Query<dtype> queries[kQueries];
   int64_t count = 0;
   int64_t base = 0, end = 0;
@@ -110,56 +110,92 @@ void ScoreTile(const AttentionArgs& a, const Tile<dtype>& tile) {
   }
 }
 
-// The largest; NaN is larger than nothing. The sign of a zero may differ from the interpreter's,
-// which makes no difference to exp(s - max).
-inline float LargestScore(const float* scores, int64_t count) {
-  float top = -std::numeric_limits<float>::infinity();
-  typename V::F lanes = V::Set(top);
-  int64_t j = 0;
-  for (; j + 16 <= count; j += 16) {
+// The largest of the keys that a query sees; NaN is larger than nothing. The sign of a zero may
+// differ from the interpreter's, which makes no difference to exp(s - max).
+template <DType dtype>
+float LargestScore(const Query<dtype>& query, int64_t base) {
+  const float* scores = query.scores + (query.begin - base);
+  const int64_t count = query.end - query.begin, whole = count / 16 * 16;
+  typename V::F lanes =
+      V::LoadOver(scores + whole, count - whole, -std::numeric_limits<float>::infinity());
+  lanes = V::Max(lanes, V::Set(-std::numeric_limits<float>::infinity()));
+  for (int64_t j = 0; j < whole; j += 16) {
     lanes = V::Max(V::template Load<DType::kF32>(scores + j), lanes);
   }
-  float last[16];
-  V::template Store<DType::kF32>(last, lanes, 16);
-  for (float v : last) top = v > top ? v : top;
-  for (; j < count; ++j) top = scores[j] > top ? scores[j] : top;
-  return top;
+  return V::Largest(lanes);
 }
 
-// probs = round(softmax); the scores are overwritten, with the same in floats where bf16 is not
-// multiplied in pairs. Hidden keys of the tile before the first
-// visible one, and the one behind an odd last one, get 0.
-template <DType dtype, bool pairs>
-void SoftmaxKeys(const Query<dtype>& query, int64_t base) {
+// exp(score - top) in place of the scores, 0 for hidden keys of the tile before the first visible
+// one; their sum.
+template <DType dtype>
+float ExpScores(const Query<dtype>& query, int64_t base, float top) {
   const int64_t hidden = query.begin - base, count = query.end - base;
   float* e = query.scores;
-  const typename V::F shift = V::Set(-LargestScore(e + hidden, count - hidden));
+  const typename V::F shift = V::Set(-top);
   typename V::F sums = V::Zero();
-  for (int64_t j = 0; j < count; j += 16) {
-    const typename V::F power = V::Exp(V::Add(V::template Load<DType::kF32>(e + j), shift));
-    V::template Store<DType::kF32>(e + j, power);
-    if (j >= hidden && j + 16 <= count) {
-      sums = V::Add(sums, power);
-      continue;
-    }
-    for (int64_t i = j; i < std::min(hidden, j + 16); ++i) e[i] = 0;
-    const int64_t n = std::min<int64_t>(16, count - j);
-    sums = V::Add(sums, V::template Load<DType::kF32>(e + j, n));
+  const auto power = [&](int64_t j) __attribute__((always_inline)) {
+    return V::Exp(V::Add(V::template Load<DType::kF32>(e + j), shift));
+  };
+  int64_t j = hidden / 16 * 16;
+  std::fill(e, e + j, 0.0F);
+  if (j < hidden) {
+    V::template Store<DType::kF32>(e + j, power(j));
+    std::fill(e + j, e + hidden, 0.0F);
+    sums = V::template Load<DType::kF32>(e + j, std::min<int64_t>(16, count - j));
+    j += 16;
   }
-  const typename V::F inverse = V::Set(1.0F / V::Reduce(sums));
+  for (; j + 16 <= count; j += 16) {
+    const typename V::F powers = power(j);
+    V::template Store<DType::kF32>(e + j, powers);
+    sums = V::Add(sums, powers);
+  }
+  if (j < count) {
+    const typename V::F powers = power(j);
+    V::template Store<DType::kF32>(e + j, powers);
+    sums = V::Add(sums, V::Keep(powers, count - j));
+  }
+  return V::Reduce(sums);
+}
+
+// probs = round(exps * (1 / sum)), and where bf16 is not multiplied in pairs the same in floats, in
+// place of the exps. The key behind an odd last one gets 0.
+template <DType dtype, bool pairs>
+void NormalizeScores(const Query<dtype>& query, int64_t base, float sum) {
+  const int64_t count = query.end - base;
+  float* e = query.scores;
+  const typename V::F inverse = V::Set(1.0F / sum);
   for (int64_t j = 0; j < count; j += 16) {
     const typename V::F p = V::Mul(V::template Load<DType::kF32>(e + j), inverse);
     if constexpr (dtype == DType::kBF16) {
       StoreNormal<dtype>(query.probs + j, p);
-      if constexpr (!pairs) {
-        V::template Store<DType::kF32>(e + j, RoundNormal<dtype>(p));
-      }
+      if constexpr (!pairs) V::template Store<DType::kF32>(e + j, RoundNormal<dtype>(p));
     } else {
       V::template Store<DType::kF32>(query.probs + j, V::template Round<dtype>(p));
     }
   }
-  for (int64_t j = 0; j < hidden; ++j) query.probs[j] = 0;
+  std::fill(query.probs, query.probs + (query.begin - base), Prob<dtype>{0});  // even if sum is NaN
   if (count % 2 != 0) query.probs[count] = 0;
+}
+
+// The softmax of a tile's scores. Queries go through its passes together, as many as have their
+// scores in the first cache, so that none waits for the reductions of another.
+template <DType dtype, bool pairs>
+void SoftmaxTile(const Tile<dtype>& tile) {
+  constexpr int64_t kFloats = 4096;
+  const int64_t at_once = std::max<int64_t>(1, kFloats / (tile.end - tile.base));
+  for (int64_t first = 0; first < tile.count; first += at_once) {
+    const int64_t last = std::min(tile.count, first + at_once);
+    float of_query[Tile<dtype>::kQueries];
+    for (int64_t q = first; q < last; ++q) {
+      of_query[q] = LargestScore(tile.queries[q], tile.base);
+    }
+    for (int64_t q = first; q < last; ++q) {
+      of_query[q] = ExpScores(tile.queries[q], tile.base, of_query[q]);
+    }
+    for (int64_t q = first; q < last; ++q) {
+      NormalizeScores<dtype, pairs>(tile.queries[q], tile.base, of_query[q]);
+    }
+  }
 }
 
 // Adds probs times values of the keys from .. to - 1 to the sums of nq queries, for 16 * chunks
@@ -305,10 +341,11 @@ __attribute__((noinline)) void AttentionTile(const AttentionArgs& a, Tile<dtype>
     ScoreTile<dtype>(a, tile);
   }
   for (int64_t q = 0; q < tile.count; ++q) {
-    const Query<dtype>& query = tile.queries[q];
-    RecordRow<dtype>(a, query, a.scores, query.scores, tile.base);
-    SoftmaxKeys<dtype, pairs>(query, tile.base);
-    RecordRow<dtype>(a, query, a.probs, query.probs, tile.base);
+    RecordRow<dtype>(a, tile.queries[q], a.scores, tile.queries[q].scores, tile.base);
+  }
+  SoftmaxTile<dtype, pairs>(tile);
+  for (int64_t q = 0; q < tile.count; ++q) {
+    RecordRow<dtype>(a, tile.queries[q], a.probs, tile.queries[q].probs, tile.base);
   }
   int64_t i = 0;
   constexpr int kChunks = V::kContextChunks;

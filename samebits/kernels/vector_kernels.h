@@ -21,8 +21,11 @@ struct Buffer {
 };
 
 template <int slot>
+thread_local Buffer scratch;
+
+template <int slot>
 std::byte* Scratch(size_t bytes) {
-  thread_local Buffer buffer;
+  Buffer& buffer = scratch<slot>;
   if (buffer.size < bytes) {
     std::free(buffer.data);
     buffer.data = nullptr;
@@ -45,24 +48,6 @@ void WithDType(DType dtype, Fn&& fn) {
   }
 }
 
-// fn(0), ..., fn(count - 1), with constants: arrays of registers that plain loops fill or empty
-// pass through memory (g++ 12), a twentieth to a tenth of a kernel's time.
-template <int count, typename Fn>
-inline __attribute__((always_inline)) void Unroll(const Fn& fn) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (fn(std::integral_constant<int, i>()), ...);
-  }
-  (std::make_integer_sequence<int, count>());
-}
-
-// fn(i, j) for all i < rows and j < columns, likewise.
-template <int rows, int columns, typename Fn>
-inline __attribute__((always_inline)) void UnrollGrid(const Fn& fn) {
-  Unroll<rows>([&](auto i) __attribute__((always_inline)) {
-    Unroll<columns>([&](auto j) __attribute__((always_inline)) { fn(i, j); });
-  });
-}
-
 // V::Round and V::Store of what is not denormal: to bf16 some V have an instruction for that.
 template <DType dtype, typename Lanes = V>
 inline __attribute__((always_inline)) typename V::F RoundNormal(typename V::F v) {
@@ -81,14 +66,49 @@ inline __attribute__((always_inline)) void StoreNormal(void* p, typename V::F v)
   }
 }
 
+// V::Round and V::Store of what hardly ever is denormal.
+template <DType dtype, typename Lanes = V>
+inline __attribute__((always_inline)) typename V::F RoundMostlyNormal(typename V::F v) {
+  if constexpr (dtype == DType::kBF16 && requires { Lanes::AnyDenormal(v); }) {
+    if (!Lanes::AnyDenormal(v)) [[likely]]
+      return RoundNormal<dtype>(v);
+  }
+  return Lanes::template Round<dtype>(v);
+}
+template <DType dtype, typename Lanes = V>
+inline __attribute__((always_inline)) void StoreMostlyNormal(void* p, typename V::F v) {
+  if constexpr (dtype == DType::kBF16 && requires { Lanes::AnyDenormal(v); }) {
+    if (!Lanes::AnyDenormal(v)) [[likely]]
+      return StoreNormal<dtype>(p, v);
+  }
+  Lanes::template Store<dtype>(p, v);
+}
+
+// fn(i) for every 16 of n elements, fn(i, count) for what is left of them.
+template <typename Fn>
+inline __attribute__((always_inline)) void ForSixteens(int64_t n, const Fn& fn) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) fn(i);
+  if (i < n) fn(i, n - i);
+}
+// Stores all 16, or so many.
+template <DType dtype>
+inline __attribute__((always_inline)) void StoreAt(Element<dtype>* p, typename V::F v) {
+  StoreMostlyNormal<dtype>(p, v);
+}
+template <DType dtype>
+inline __attribute__((always_inline)) void StoreAt(Element<dtype>* p, typename V::F v, int64_t n) {
+  V::template Store<dtype>(p, v, n);
+}
+
 template <DType from, DType to>
 void Convert(const void* source, void* target, int64_t n) {
   const auto* s = static_cast<const Element<from>*>(source);
   auto* t = static_cast<Element<to>*>(target);
-  for (int64_t i = 0; i < n; i += 16) {
-    const int64_t count = std::min<int64_t>(16, n - i);
-    V::template Store<to>(t + i, V::template Load<from>(s + i, count), count);
-  }
+  ForSixteens(
+      n, [&](int64_t i, auto... count) __attribute__((always_inline)) {
+        StoreAt<to>(t + i, V::template Load<from>(s + i, count...), count...);
+      });
 }
 
 // ---------------------------------------------------------------------------------------- linear
@@ -238,19 +258,21 @@ void RmsNormRow(const RmsNormArgs& a, int64_t t) {
   const auto* w = static_cast<const Element<weight_dtype>*>(a.w);
   auto* y = static_cast<Element<dtype>*>(a.y) + t * a.size;
   typename V::F acc = V::Zero();
-  for (int64_t k = 0; k < a.size; k += 16) {
-    const typename V::F v = V::template Load<dtype>(x + k, std::min<int64_t>(16, a.size - k));
-    acc = V::Fma(v, v, acc);
-  }
+  ForSixteens(
+      a.size, [&](int64_t k, auto... n) __attribute__((always_inline)) {
+        const typename V::F v = V::template Load<dtype>(x + k, n...);
+        acc = V::Fma(v, v, acc);
+      });
   const float mean = V::Reduce(acc) / static_cast<float>(a.size);
   const typename V::F r = V::Set(1.0F / std::sqrt(mean + a.eps));
-  for (int64_t k = 0; k < a.size; k += 16) {
-    const int64_t n = std::min<int64_t>(16, a.size - k);
-    const typename V::F h = V::template Round<dtype>(V::Mul(V::template Load<dtype>(x + k, n), r));
-    typename V::F weight = V::template Load<weight_dtype>(w + k, n);
-    if constexpr (weight_dtype != dtype) weight = V::template Round<dtype>(weight);
-    V::template Store<dtype>(y + k, V::Mul(weight, h), n);
-  }
+  ForSixteens(
+      a.size, [&](int64_t k, auto... n) __attribute__((always_inline)) {
+        const typename V::F v = V::Mul(V::template Load<dtype>(x + k, n...), r);
+        const typename V::F h = RoundMostlyNormal<dtype>(v);
+        typename V::F weight = V::template Load<weight_dtype>(w + k, n...);
+        if constexpr (weight_dtype != dtype) weight = V::template Round<dtype>(weight);
+        StoreAt<dtype>(y + k, V::Mul(weight, h), n...);
+      });
 }
 
 void RmsNorm(const RmsNormArgs& a, int64_t row_begin, int64_t row_end) {
@@ -271,20 +293,22 @@ void RopeRows(const RopeArgs& a, int64_t row_begin, int64_t row_end) {
     const auto* c = static_cast<const Element<dtype>*>(a.cos) + row / a.heads * d;
     const auto* s = static_cast<const Element<dtype>*>(a.sin) + row / a.heads * d;
     auto* y = static_cast<Element<dtype>*>(a.y) + row * d;
-    for (int64_t i = 0; i < half; i += 16) {
-      const int64_t n = std::min<int64_t>(16, half - i);
-      const auto load = [n](const Element<dtype>* p) { return V::template Load<dtype>(p, n); };
-      const auto product = [](typename V::F u, typename V::F v) {
-        return V::template Round<dtype>(V::Mul(u, v));
-      };
-      const typename V::F x1 = load(x + i), x2 = load(x + half + i);
-      const typename V::F y1 =
-          V::Add(product(x1, load(c + i)), product(V::Negate(x2), load(s + i)));
-      const typename V::F y2 =
-          V::Add(product(x2, load(c + half + i)), product(x1, load(s + half + i)));
-      V::template Store<dtype>(y + i, y1, n);
-      V::template Store<dtype>(y + half + i, y2, n);
-    }
+    ForSixteens(
+        half, [&](int64_t i, auto... n) __attribute__((always_inline)) {
+          const auto load = [&](const Element<dtype>* p) __attribute__((always_inline)) {
+            return V::template Load<dtype>(p, n...);
+          };
+          const auto product = [](typename V::F u, typename V::F v) __attribute__((always_inline)) {
+            return RoundMostlyNormal<dtype>(V::Mul(u, v));
+          };
+          const typename V::F x1 = load(x + i), x2 = load(x + half + i);
+          const typename V::F y1 =
+              V::Add(product(x1, load(c + i)), product(V::Negate(x2), load(s + i)));
+          const typename V::F y2 =
+              V::Add(product(x2, load(c + half + i)), product(x1, load(s + half + i)));
+          StoreAt<dtype>(y + i, y1, n...);
+          StoreAt<dtype>(y + half + i, y2, n...);
+        });
   }
 }
 
@@ -298,12 +322,12 @@ template <typename Fn>
 void Elementwise(DType dtype, const void* a, const void* b, void* y, int64_t n, Fn&& fn) {
   WithDType(dtype, [&]<DType type>() {
     using E = Element<type>;
-    for (int64_t i = 0; i < n; i += 16) {
-      const int64_t count = std::min<int64_t>(16, n - i);
-      const typename V::F u = V::template Load<type>(static_cast<const E*>(a) + i, count);
-      const typename V::F v = V::template Load<type>(static_cast<const E*>(b) + i, count);
-      V::template Store<type>(static_cast<E*>(y) + i, fn(u, v), count);
-    }
+    ForSixteens(
+        n, [&](int64_t i, auto... count) __attribute__((always_inline)) {
+          const typename V::F u = V::template Load<type>(static_cast<const E*>(a) + i, count...);
+          const typename V::F v = V::template Load<type>(static_cast<const E*>(b) + i, count...);
+          StoreAt<type>(static_cast<E*>(y) + i, fn(u, v), count...);
+        });
   });
 }
 
