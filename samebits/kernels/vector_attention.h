@@ -381,10 +381,13 @@ void AttentionGroup(const AttentionArgs& a, int64_t head_begin, int64_t head_end
   const int64_t kv = head_begin / (a.heads / a.kv_heads) * a.kv_head_stride;
   const E* const k = static_cast<const E*>(a.k) + kv;
   const E* const v = static_cast<const E*>(a.v) + kv;
-  const int64_t rows = RowsOfTile(heads, Tile<dtype>::kQueries);
   const auto begin_of = [&a](int64_t row) {
     return a.window > 0 ? std::max<int64_t>(0, a.first_key_count + row - a.window) : 0;
   };
+  // The scores of more queries would leave the caches behind so many keys.
+  constexpr int64_t kFarKeys = 16384, kFarQueries = 16;
+  const bool far = a.first_key_count + row_end - begin_of(row_begin) > kFarKeys;
+  const int64_t rows = RowsOfTile(heads, far ? kFarQueries : Tile<dtype>::kQueries);
   const bool many = heads * (row_end - row_begin) >= kPackedFrom;
   PackedKeys<dtype, pairs> packed;
   if (many) {
