@@ -155,7 +155,11 @@ struct LanesAvx512 {
   static Register ZeroRegister() { return _mm512_setzero_ps(); }
   static Register LoadRegister(const float* p) { return _mm512_loadu_ps(p); }
   static void StoreRegister(float* p, Register v) { _mm512_store_ps(p, v); }
-  static Register Broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  static Register Broadcast(const float* p) {  // of a word that need not be aligned, nor a float
+    float word = 0;
+    std::memcpy(&word, p, sizeof(word));
+    return _mm512_set1_ps(word);
+  }
   static Register AddRegisters(Register a, Register b) { return _mm512_add_ps(a, b); }
   // Four words of 16 rows: columns[i] has those at rows[0] + at + i, rows[1] + at + i, ...
   static void LoadColumns(const float* const (&rows)[16], int64_t at, Register (&columns)[4]) {
