@@ -19,7 +19,7 @@ struct V {
   static constexpr int kRows = 4, kOuts = 3, kPackedFrom = 2;
   static constexpr int64_t kSteps = 64, kPiece = 192;
   static constexpr int kScoreQueries = 2, kScoreSums = 4, kContextQueries = 4, kContextChunks = 1;
-  static constexpr int kPackedQueries = 1, kPackedBlocks = 2, kPackedWaiting = 4;
+  static constexpr int kPackedQueries = 1, kPackedBlocks = 2;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }

@@ -8,7 +8,7 @@ struct LanesAvx512 {
   static constexpr int64_t kSteps = 64, kPiece = 96;
   static constexpr int kScoreQueries = 4, kScoreSums = 16;
   static constexpr int kContextQueries = 4, kContextChunks = 4;
-  static constexpr int kPackedQueries = 4, kPackedBlocks = 2, kPackedWaiting = 2;
+  static constexpr int kPackedQueries = 2, kPackedBlocks = 2;
 
   static F Zero() { return _mm512_setzero_ps(); }
   static F Set(float v) { return _mm512_set1_ps(v); }

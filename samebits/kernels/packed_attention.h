@@ -8,8 +8,7 @@
 // - Values: words of pairs of keys, or floats. [pair, or key][column]
 //
 // V gives besides: kPackedQueries and kPackedBlocks (sums at once: queries by blocks of keys, a
-// multiple of 16 keys), kPackedWaiting (of four, how many sums of several lanes wait in registers),
-// Broadcast, AddRegisters.
+// multiple of 16 keys), Broadcast, AddRegisters.
 
 // pairs: bf16 stays in pairs, and one instruction multiplies two.
 template <DType dtype, bool pairs>
@@ -83,13 +82,11 @@ struct PackedKeys {
     const int64_t n = kSteps > 0 ? kSteps : steps;
     const float* const of_queries = queries + first * n * 16;
     const float* const of_keys = keys + (tile.base + at - base) * n * 16;
-    // Sums of 1, 2, 4 and 8 lanes that wait for their neighbour in the tree: the longer they wait,
-    // the sooner in memory.
-    constexpr int kInRegisters = V::kPackedWaiting;
-    typename V::Register waiting[kInRegisters][nq][kBlocks];
-    alignas(64) float stored[4 - kInRegisters + 1][nq][kBlocks][kLanes];
-    typename V::Register lane[nq][kBlocks];
+    // Sums that wait for their neighbour in the tree, one a level.
+    typename V::Register sums[5][nq][kBlocks];
     Unroll<16>([&](auto place) __attribute__((always_inline)) {
+      constexpr int kWaiting = std::popcount(static_cast<unsigned>(place()));
+      auto& lane = sums[kWaiting];
       UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
         lane[q][b] = V::ZeroRegister();
       });
@@ -108,23 +105,18 @@ struct PackedKeys {
         });
       };
       for (int64_t s = 0; s < n; ++s) step(s);
-      constexpr int kEnding = std::countr_one(static_cast<unsigned>(place()));
-      UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
-        auto& sum = lane[q][b];
-        Unroll<kEnding>([&](auto i) __attribute__((always_inline)) {
-          if constexpr (i < kInRegisters) {
-            sum = V::AddRegisters(waiting[i][q][b], sum);
-          } else {
-            sum = V::AddRegisters(V::LoadRegister(stored[i - kInRegisters][q][b]), sum);
-          }
+      Unroll<std::countr_one(static_cast<unsigned>(place()))>([&](
+          auto i) __attribute__((always_inline)) {
+        UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
+          sums[kWaiting - 1 - i][q][b] =
+              V::AddRegisters(sums[kWaiting - 1 - i][q][b], sums[kWaiting - i][q][b]);
         });
-        // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
+      });
+      // Here and not later: g++ would keep all sixteen lanes waiting, in memory.
+      constexpr int kDone = std::popcount(static_cast<unsigned>(place() + 1)) - 1;
+      UnrollGrid<nq, kBlocks>([&](auto q, auto b) __attribute__((always_inline)) {
+        auto& sum = sums[kDone][q][b];
         asm volatile("" : "+v"(sum));
-        if constexpr (kEnding < kInRegisters) {
-          waiting[kEnding][q][b] = sum;
-        } else if constexpr (kEnding < 4) {
-          V::StoreRegister(stored[kEnding - kInRegisters][q][b], sum);
-        }
       });
     });
     const typename V::F scale = V::Set(a.scale);
@@ -132,7 +124,7 @@ struct PackedKeys {
     Unroll<nq>([&](auto q) __attribute__((always_inline)) {
       Unroll<kBlocks / kWide>([&](auto i) __attribute__((always_inline)) {
         typename V::F dots;
-        std::memcpy(&dots, &lane[q][i * kWide], sizeof(dots));
+        std::memcpy(&dots, &sums[0][q][i * kWide], sizeof(dots));
         dots = RoundNormal<dtype>(V::Mul(RoundNormal<dtype>(dots), scale));
         V::template Store<DType::kF32>(tile.queries[first + q].scores + at + i * 16, dots);
       });
@@ -146,15 +138,12 @@ struct PackedKeys {
       PackRow(tile.queries[q].q, a.head_dim, queries + q * steps * 16);
     }
     for (int64_t at = 0; at < tile.end - tile.base; at += kKeys) {
-      ScoreAll<kQueries, kSteps>(a, tile, 0, at);
+      int64_t q = 0;
+      for (; q + kQueries <= tile.count; q += kQueries) {
+        ScoreQueries<kQueries, kSteps>(a, tile, q, at);
+      }
+      for (; q < tile.count; ++q) ScoreQueries<1, 0>(a, tile, q, at);
     }
-  }
-
-  // All queries from `first` on, nq at a time.
-  template <int nq, int kSteps>
-  void ScoreAll(const AttentionArgs& a, const Tile<dtype>& tile, int64_t first, int64_t at) const {
-    for (; first + nq <= tile.count; first += nq) ScoreQueries<nq, kSteps>(a, tile, first, at);
-    if constexpr (nq > 1) ScoreAll<nq / 2, kSteps>(a, tile, first, at);
   }
 
   // Scores of a tile, scaled and rounded. Those of hidden keys are numbers of no meaning.

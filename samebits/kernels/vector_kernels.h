@@ -21,11 +21,14 @@ struct Buffer {
 };
 
 template <int slot>
-thread_local Buffer scratch;
+Buffer& ThreadBuffer() {
+  thread_local Buffer buffer;
+  return buffer;
+}
 
 template <int slot>
 std::byte* Scratch(size_t bytes) {
-  Buffer& buffer = scratch<slot>;
+  Buffer& buffer = ThreadBuffer<slot>();
   if (buffer.size < bytes) {
     std::free(buffer.data);
     buffer.data = nullptr;
