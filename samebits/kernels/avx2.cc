@@ -40,11 +40,6 @@ struct V {
     std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(float));
     return Load<DType::kF32>(buffer);
   }
-  static F Keep(F v, int64_t n) {  // the others 0
-    alignas(32) float buffer[16];
-    Store<DType::kF32>(buffer, v);
-    return Load<DType::kF32>(buffer, n);
-  }
   static F Div(F u, F v) { return {_mm256_div_ps(u.a, v.a), _mm256_div_ps(u.b, v.b)}; }
   static F Fma(F u, F v, F w) {
     return {_mm256_fmadd_ps(u.a, v.a, w.a), _mm256_fmadd_ps(u.b, v.b, w.b)};
@@ -245,6 +240,6 @@ struct V {
 
 const Kernels kAvx2Kernels = {Isa::kAvx2, &Linear<false>,    &RmsNorm, &canonical::Rotary,
                               &Rope,      &Attention<false>, &Add,     &Multiply,
-                              &Silu,      &CutOfFew};
+                              &Silu,      &PackedCut};
 
 }  // namespace samebits

@@ -35,6 +35,6 @@ struct V : LanesAvx512 {
 
 const Kernels kAvx512Kernels = {Isa::kAvx512, &Linear<false>,    &RmsNorm, &canonical::Rotary,
                                 &Rope,        &Attention<false>, &Add,     &Multiply,
-                                &Silu,        &CutOfFew};
+                                &Silu,        &PackedCut};
 
 }  // namespace samebits

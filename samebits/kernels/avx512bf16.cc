@@ -79,10 +79,10 @@ bool PairsPay() {
 
 void LinearOfPairs(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
                    int64_t out_end) {
-  if (row_end - row_begin < PanelLinear::kFewestRows || !PanelLinear::Fits(a)) {
-    return Linear<true>(a, row_begin, row_end, out_begin, out_end);
+  if (PanelLinear::Takes(a, row_end - row_begin)) {
+    return PanelLinear{a, row_begin, row_end, out_begin, out_end}.Run();
   }
-  PanelLinear{a, row_begin, row_end, out_begin, out_end}.Run();
+  Linear<true>(a, row_begin, row_end, out_begin, out_end);
 }
 
 void FasterLinear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64_t out_begin,
@@ -90,10 +90,8 @@ void FasterLinear(const LinearArgs& a, int64_t row_begin, int64_t row_end, int64
   kAvx512Bf16Linear[PairsPay() ? 1 : 0](a, row_begin, row_end, out_begin, out_end);
 }
 
-LinearCut CutForPanels(const LinearArgs& a) {
-  if (a.rows < PanelLinear::kFewestRows || !PanelLinear::Fits(a) || !PairsPay()) {
-    return CutOfFew(a);
-  }
+LinearCut FasterCut(const LinearArgs& a) {
+  if (!PanelLinear::Takes(a, a.rows) || !PairsPay()) return PackedCut(a);
   return {PanelLinear::kOuts, PanelLinear::kOuts, PanelLinear::kBlockRows};
 }
 
@@ -107,15 +105,8 @@ void FasterAttention(const AttentionArgs& a, int64_t head_begin, int64_t head_en
 
 const LinearKernel kAvx512Bf16Linear[2] = {&Linear<false>, &LinearOfPairs};
 
-const Kernels kAvx512Bf16Kernels = {Isa::kAvx512Bf16,
-                                    &FasterLinear,
-                                    &RmsNorm,
-                                    &canonical::Rotary,
-                                    &Rope,
-                                    &FasterAttention,
-                                    &Add,
-                                    &Multiply,
-                                    &Silu,
-                                    &CutForPanels};
+const Kernels kAvx512Bf16Kernels = {
+    Isa::kAvx512Bf16, &FasterLinear, &RmsNorm,  &canonical::Rotary, &Rope, &FasterAttention, &Add,
+    &Multiply,        &Silu,         &FasterCut};
 
 }  // namespace samebits

@@ -18,7 +18,7 @@ namespace {
 const Kernels kPortableKernels = {Isa::kPortable,     &canonical::Linear,   &canonical::RmsNorm,
                                   &canonical::Rotary, &canonical::Rope,     &canonical::Attention,
                                   &canonical::Add,    &canonical::Multiply, &canonical::Silu,
-                                  &CutOfFew};
+                                  &PackedCut};
 
 // Two that clang 14's __builtin_cpu_supports does not know; their registers are those of AVX2 and
 // AVX-512.
@@ -71,7 +71,7 @@ std::byte* AllocateScratch(size_t bytes) {
   return data;
 }
 
-LinearCut CutOfFew(const LinearArgs&) { return {24, 96, kMostLinearRows}; }
+LinearCut PackedCut(const LinearArgs&) { return {24, 96, kMostLinearRows}; }
 
 bool WeightsGoNear() {
   static const bool near = CpuIsZen5OrLater();

@@ -32,10 +32,9 @@ struct LanePanels {
   template <DType dtype, bool pairs>
   static void Pack(const Element<dtype>* const (&rows)[kLanes], int64_t size, int64_t pitch,
                    int64_t width, float* to) {
-    constexpr int64_t kWords = kSteps * 16, kElements = dtype == DType::kBF16 ? 32 : 16;
-    constexpr int64_t kPerStep = dtype == DType::kBF16 && !pairs ? 16 : kElements;
+    constexpr int64_t kWords = kSteps * 16, kPerStep = pairs ? 32 : 16;
     // Words already.
-    const bool stored = (pairs || dtype == DType::kF32) && size % kElements == 0;
+    const bool stored = (pairs || dtype == DType::kF32) && size % kPerStep == 0;
     auto* const words = reinterpret_cast<float*>(Scratch<9>(kLanes * kWords * sizeof(float)));
     for (int64_t k = 0; k < size; k += kSteps * kPerStep, to += kSteps * width) {
       const int64_t n = std::min(kSteps * kPerStep, size - k);

@@ -21,7 +21,6 @@ struct LanesAvx512 {
   static F LoadOver(const float* p, int64_t n, float other) {
     return _mm512_mask_loadu_ps(Set(other), Mask(n), p);
   }
-  static F Keep(F v, int64_t n) { return _mm512_maskz_mov_ps(Mask(n), v); }  // the others 0
   static F Div(F a, F b) { return _mm512_div_ps(a, b); }
   static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F MulAdd(F acc, F a, F b) { return _mm512_fmadd_ps(a, b, acc); }

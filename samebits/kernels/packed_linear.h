@@ -23,6 +23,12 @@ struct PackedLinear {
   static constexpr int64_t kTileSize = kTile * 16;
   static constexpr int64_t kFewestCut = 8 * kRows;  // rows: fewer do not pay for sums that wait
 
+  // `count` in as few equal times of at most `most` as do, each a multiple of `unit`.
+  static int64_t Even(int64_t count, int64_t most, int64_t unit) {
+    const int64_t times = (count + most - 1) / most;
+    return ((count + times - 1) / times + unit - 1) / unit * unit;
+  }
+
   // Steps of `count` elements.
   template <DType dtype, bool pairs>
   static int64_t Steps(int64_t count) {
@@ -175,18 +181,16 @@ struct PackedLinear {
   // Outputs of a row: its sums and the biases, rounded.
   template <DType dtype>
   static void StoreRow(const float* totals, const float* bias, int64_t count, Element<dtype>* to) {
-    const auto store = [&](int64_t o, const auto&... n) __attribute__((always_inline)) {
-      typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
-      if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
-      if constexpr (sizeof...(n) == 0) {
-        StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
-      } else {
-        V::template Store<dtype>(to + o, v, n...);
-      }
-    };
-    int64_t o = 0;
-    for (; o + 16 <= count; o += 16) store(o);
-    if (o < count) store(o, count - o);
+    ForSixteens(
+        count, [&](int64_t o, auto... n) __attribute__((always_inline)) {
+          typename V::F v = V::template Load<DType::kF32>(totals + o, n...);
+          if (bias != nullptr) v = V::Add(v, V::template Load<DType::kF32>(bias + o, n...));
+          if constexpr (sizeof...(n) == 0) {
+            StoreNormal<dtype>(to + o, v);  // bf16 flushes denormals
+          } else {
+            V::template Store<dtype>(to + o, v, n...);
+          }
+        });
   }
 
   // Scratch of this thread, in floats.
@@ -219,26 +223,22 @@ struct PackedLinear {
     static constexpr int64_t kStepSize = pairs ? 32 : 16, kStepBytes = 64;
 
     void Prepare() {
-      const auto even = [](int64_t count, int64_t most, int64_t unit) {
-        const int64_t parts = (count + most - 1) / most;
-        return ((count + parts - 1) / parts + unit - 1) / unit * unit;
-      };
       weights_stored = kWords && a.weight_dtype == dtype && a.in_features % kStepSize == 0;
       // Where the second cache holds rows as they are, they are not cut into blocks. Not so where
       // lanes have parts: each would fetch all cache lines.
       const bool whole = kParts == 1 && weights_stored;
       const int64_t all_rows = row_end - row_begin;
       const int64_t most = whole ? std::max(kSteps, LinearRowBytes(all_rows) / kStepBytes) : kSteps;
-      block = even(a.in_features, most * kStepSize, 32);
+      block = Even(a.in_features, most * kStepSize, 32);
       const int64_t steps = Steps<dtype, pairs>(block);
       // Of whole panels as much at a time as the first cache holds while rows pass by. Such rows
       // come faster from one place, if there are outputs enough to pay for packing them.
       const bool cut = whole && all_rows >= kFewestCut;
-      stretch = cut ? even(steps, LinearSteps(kRows, kOuts), 4) : steps;
+      stretch = cut ? Even(steps, LinearSteps(kRows, kOuts), 4) : steps;
       const bool packing_pays = stretch < steps && out_end - out_begin >= 128;
       stored = whole && block >= a.in_features && !packing_pays;
-      row_block = even(all_rows, LinearRows(steps * kStepBytes), kRows);
-      piece = even(out_end - out_begin, kPiece, kOuts);
+      row_block = Even(all_rows, LinearRows(steps * kStepBytes), kRows);
+      piece = Even(out_end - out_begin, kPiece, kOuts);
       const int64_t blocks = (a.in_features + block - 1) / block;
       const int64_t packed_rows = stored ? kRows : row_block;
       const int64_t tiles = piece / kOuts * (row_block / kRows);

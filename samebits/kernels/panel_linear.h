@@ -18,8 +18,9 @@ struct PanelLinear {
   static constexpr int64_t kBlockRows = 258;           // whose lanes wait in the second cache
   static constexpr int64_t kFewestRows = 48;           // fewer do not pay for laying out weights
 
-  static bool Fits(const LinearArgs& a) {
-    return a.dtype == DType::kBF16 && a.weight_dtype == DType::kBF16 &&
+  // Whether it pays to multiply so many of the rows this way, and can be done.
+  static bool Takes(const LinearArgs& a, int64_t rows) {
+    return rows >= kFewestRows && a.dtype == DType::kBF16 && a.weight_dtype == DType::kBF16 &&
            a.in_features % kStepSize == 0;
   }
 
@@ -133,7 +134,7 @@ struct PanelLinear {
     const Part part = PartAt(index), next = PartAt(index + 1);
     const bool first = part.k == 0, last = part.k + part.count == a.in_features;
     PackPanel(part);
-    uint16_t halves[kOuts + 16];
+    uint16_t halves[kOuts];
     const float* const biases =
         last ? PackedLinear::Biases<DType::kBF16>(a, part.out, part.outs, halves, bias) : nullptr;
     const int64_t tiles = (rows + kRows - 1) / kRows, lines = (next.count * 2 + 63) / 64;
@@ -161,13 +162,9 @@ struct PanelLinear {
 
   __attribute__((noinline)) void Run() {
     const FlushDenormals flush(true);
-    const auto even = [](int64_t count, int64_t most, int64_t unit) {
-      const int64_t times = (count + most - 1) / most;
-      return ((count + times - 1) / times + unit - 1) / unit * unit;
-    };
-    block = even(a.in_features, kSteps * kStepSize, kStepSize);
+    block = PackedLinear::Even(a.in_features, kSteps * kStepSize, kStepSize);
     blocks = (a.in_features + block - 1) / block;
-    const int64_t row_block = even(row_end - row_begin, kBlockRows, kRows);
+    const int64_t row_block = PackedLinear::Even(row_end - row_begin, kBlockRows, kRows);
     const auto room = [&]<int slot>(int64_t n) {
       return reinterpret_cast<float*>(Scratch<slot>(static_cast<size_t>(n) * sizeof(float)));
     };

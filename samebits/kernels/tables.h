@@ -28,8 +28,8 @@ std::byte* AllocateScratch(size_t bytes);
 // cache, around the second: an AMD Zen 5, whose own fetching into the second is in the way.
 bool WeightsGoNear();
 
-// For fewer outputs it does not pay to prepare rows.
-LinearCut CutOfFew(const LinearArgs&);
+// Of packed_linear.h: whole tiles, and outputs enough to pay for preparing rows.
+LinearCut PackedCut(const LinearArgs&);
 
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;

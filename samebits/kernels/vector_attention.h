@@ -133,26 +133,15 @@ float ExpScores(const Query<dtype>& query, int64_t base, float top) {
   float* e = query.scores;
   const typename V::F shift = V::Set(-top);
   typename V::F sums = V::Zero();
-  const auto power = [&](int64_t j) __attribute__((always_inline)) {
-    return V::Exp(V::Add(V::template Load<DType::kF32>(e + j), shift));
-  };
-  int64_t j = hidden / 16 * 16;
-  std::fill(e, e + j, 0.0F);
-  if (j < hidden) {
-    V::template Store<DType::kF32>(e + j, power(j));
-    std::fill(e + j, e + hidden, 0.0F);
-    sums = V::template Load<DType::kF32>(e + j, std::min<int64_t>(16, count - j));
-    j += 16;
-  }
-  for (; j + 16 <= count; j += 16) {
-    const typename V::F powers = power(j);
+  std::fill(e, e + hidden / 16 * 16, 0.0F);
+  for (int64_t j = hidden / 16 * 16; j < count; j += 16) {
+    typename V::F powers = V::Exp(V::Add(V::template Load<DType::kF32>(e + j), shift));
     V::template Store<DType::kF32>(e + j, powers);
+    if (j < hidden || j + 16 > count) {  // some of them are not seen
+      std::fill(e + j, e + std::max(j, hidden), 0.0F);
+      powers = V::template Load<DType::kF32>(e + j, std::min<int64_t>(16, count - j));
+    }
     sums = V::Add(sums, powers);
-  }
-  if (j < count) {
-    const typename V::F powers = power(j);
-    V::template Store<DType::kF32>(e + j, powers);
-    sums = V::Add(sums, V::Keep(powers, count - j));
   }
   return V::Reduce(sums);
 }

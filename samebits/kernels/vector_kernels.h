@@ -5,10 +5,12 @@
 // V gives: F (16 floats), P (16 pairs of bf16), Zero, Set, First, Load<dtype>(p), Load<dtype>(p, n)
 // and Store<dtype>(p, F, n) (n of 16 elements, the others 0), LoadPairs(p), LoadPairs(p, n) (n of
 // 32 bf16), BroadcastPair(p) (two bf16 at p), InterleavePairs(even, odd, n) (null: zeros), Add,
-// Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Round<dtype>, Reduce, ReduceAll (of kScoreSums
-// registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then even), kDecodeOuts (weight rows at
-// once for few rows), and what vector_attention.h, packed_linear.h and packed_attention.h ask for.
-// No include guard: it is meant to be included once a source file, behind V.
+// Mul, Div, Fma, Negate, Max(a, b) (a > b ? a : b), Largest (of the lanes), LoadOver(p, n, other)
+// (n floats, the rest `other`), AnyDenormal where an instruction rounds to bf16, Round<dtype>,
+// Reduce, ReduceAll (of kScoreSums registers), Exp, MulAdd(acc, x, w) (of F, and of P: odd, then
+// even), kDecodeOuts (weight rows at once for few rows), and what vector_attention.h,
+// packed_linear.h and packed_attention.h ask for. No include guard: it is meant to be included once
+// a source file, behind V.
 
 template <DType dtype>
 using Element = std::conditional_t<dtype == DType::kF32, float, uint16_t>;
@@ -21,7 +23,7 @@ struct Buffer {
 };
 
 template <int slot>
-Buffer& ThreadBuffer() {
+Buffer& ThreadBuffer() {  // apart, or clang 14 takes the thread's end for that of a call
   thread_local Buffer buffer;
   return buffer;
 }
@@ -69,7 +71,7 @@ inline __attribute__((always_inline)) void StoreNormal(void* p, typename V::F v)
   }
 }
 
-// V::Round and V::Store of what hardly ever is denormal.
+// V::Round of what hardly ever is denormal.
 template <DType dtype, typename Lanes = V>
 inline __attribute__((always_inline)) typename V::F RoundMostlyNormal(typename V::F v) {
   if constexpr (dtype == DType::kBF16 && requires { Lanes::AnyDenormal(v); }) {
@@ -77,14 +79,6 @@ inline __attribute__((always_inline)) typename V::F RoundMostlyNormal(typename V
       return RoundNormal<dtype>(v);
   }
   return Lanes::template Round<dtype>(v);
-}
-template <DType dtype, typename Lanes = V>
-inline __attribute__((always_inline)) void StoreMostlyNormal(void* p, typename V::F v) {
-  if constexpr (dtype == DType::kBF16 && requires { Lanes::AnyDenormal(v); }) {
-    if (!Lanes::AnyDenormal(v)) [[likely]]
-      return StoreNormal<dtype>(p, v);
-  }
-  Lanes::template Store<dtype>(p, v);
 }
 
 // fn(i) for every 16 of n elements, fn(i, count) for what is left of them.
@@ -95,9 +89,13 @@ inline __attribute__((always_inline)) void ForSixteens(int64_t n, const Fn& fn) 
   if (i < n) fn(i, n - i);
 }
 // Stores all 16, or so many.
-template <DType dtype>
+template <DType dtype, typename Lanes = V>
 inline __attribute__((always_inline)) void StoreAt(Element<dtype>* p, typename V::F v) {
-  StoreMostlyNormal<dtype>(p, v);
+  if constexpr (dtype == DType::kBF16 && requires { Lanes::AnyDenormal(v); }) {
+    if (!Lanes::AnyDenormal(v)) [[likely]]
+      return StoreNormal<dtype>(p, v);
+  }
+  Lanes::template Store<dtype>(p, v);
 }
 template <DType dtype>
 inline __attribute__((always_inline)) void StoreAt(Element<dtype>* p, typename V::F v, int64_t n) {
