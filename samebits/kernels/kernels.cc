@@ -40,19 +40,15 @@ bool CpuIsZen5OrLater() {
 
 constexpr Isa kIsas[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
 
-// A first cache of 48 KB holds panels of half a thousand words and goes with units that multiply
-// faster than the second cache brings both operands (AMD Zen 5, Intel). One of 32 KB is not worth
-// cutting panels for: there whole ones reach 84 to 92 % of the peak (AMD Zen 4).
 std::atomic<int64_t> assumed_first_cache{0};
 int64_t FirstCache() {
   static const int64_t bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);  // 0 or less: not known
   const int64_t assumed = assumed_first_cache.load();
   return assumed > 0 ? assumed : bytes;
 }
-bool PanelsAreCut() { return FirstCache() >= 48 << 10; }
 
 // Of a row block: fewer do not pay for reading all weights.
-int64_t FewestRows() { return PanelsAreCut() ? 64 : 32; }
+int64_t FewestRows() { return FirstCacheHoldsPanels() ? 64 : 32; }
 
 // Of the rows that stay in the second-level cache.
 int64_t LinearBytes() {
@@ -78,11 +74,16 @@ bool WeightsGoNear() {
   return near;
 }
 
+// One of 48 KB holds panels of half a thousand words and goes with units that multiply faster than
+// the second cache brings both operands (AMD Zen 5, Intel). One of 32 KB is not worth it: there
+// whole panels reach 84 to 92 % of the peak (AMD Zen 4).
+bool FirstCacheHoldsPanels() { return FirstCache() >= 48 << 10; }
+
 int64_t LinearRowBytes(int64_t rows) { return LinearBytes() / std::min(rows, FewestRows()); }
 
 int64_t LinearSteps(int64_t rows, int64_t outs) {
   constexpr int64_t kLine = 64;
-  if (!PanelsAreCut()) return std::numeric_limits<int32_t>::max();
+  if (!FirstCacheHoldsPanels()) return std::numeric_limits<int32_t>::max();
   return (FirstCache() / kLine - 2 * rows * outs) / (rows + outs);  // sums come and go, too
 }
 

@@ -112,19 +112,24 @@ TEST_P(LinearTest, LongRowsWhereTheyLie) {
 }
 
 // So many rows that weights are laid out as columns: panels that are not full, tiles that are not,
-// rows of one block and of several, the last one shorter, more rows than a block has.
+// rows of one block and of several, the last one shorter, more rows than a block has. And where
+// the first cache is too small for that.
 TEST_P(LinearTest, ManyRows) {
-  for (Data data : kAllData) {
-    Compare({48, 64, 64, dtype(), true, data, 0});
-    Compare({53, 32, 5, dtype(), false, data, 0});
-    Compare({49, 96, 81, dtype(), true, data, 2});
-    Compare({48, 2080, 3, dtype(), false, data, 0});
+  for (int64_t bytes : {32 << 10, 48 << 10}) {
+    AssumeFirstCache(bytes);
+    for (Data data : kAllData) {
+      Compare({48, 64, 64, dtype(), true, data, 0});
+      Compare({53, 32, 5, dtype(), false, data, 0});
+      Compare({49, 96, 81, dtype(), true, data, 2});
+      Compare({48, 2080, 3, dtype(), false, data, 0});
+    }
   }
   Compare({50, 4160, 66, dtype(), true, Data::kCancelling, 0});
   Compare({263, 64, 17, dtype(), true, Data::kCancelling, 0});
   Compare({263, 2112, 3, dtype(), false, Data::kCancelling, 0});
   Compare({70, 160, 200, dtype(), true, Data::kCancelling, 0}, 7, 62, 3, 133);
   Compare({50, 64, 70, DType::kF32, true, Data::kCancelling, 0});
+  AssumeFirstCache(0);
 }
 
 TEST_P(LinearTest, RangesWriteTheirOutputsOnly) {

@@ -20,8 +20,8 @@ struct PanelLinear {
 
   // Whether it pays to multiply so many of the rows this way, and can be done.
   static bool Takes(const LinearArgs& a, int64_t rows) {
-    return rows >= kFewestRows && a.dtype == DType::kBF16 && a.weight_dtype == DType::kBF16 &&
-           a.in_features % kStepSize == 0;
+    return FirstCacheHoldsPanels() && rows >= kFewestRows && a.dtype == DType::kBF16 &&
+           a.weight_dtype == DType::kBF16 && a.in_features % kStepSize == 0;
   }
 
   // Cache lines of weights to be fetched into the second cache, some a lane.
@@ -44,22 +44,24 @@ struct PanelLinear {
   // Floats of a place: places do not all begin in the same sets of the caches.
   static constexpr int64_t PlaceSize(int64_t steps) { return steps * kOuts + 16; }
 
-  // Words of a tile over the steps of a block. sums: all lanes, [place][row][output], where a block
-  // is not the only one. totals: [row][output], where it is the last. waiting: room for 4 tiles.
-  template <bool first, bool last>
+  // Words of a tile over the steps of a block. All lanes of its sums, [place][row][output]: as they
+  // were before this block (null: it is the first), and room for them behind it (null: it is the
+  // last). totals: [row][output], of the last. waiting: room for 4 tiles.
   static __attribute__((noinline)) void RunTile(const float* const (&rows)[kRows],
-                                                const float* panel, int64_t steps, float* sums,
-                                                float* waiting, float* totals, Fetch& fetch) {
+                                                const float* panel, int64_t steps,
+                                                const float* before, float* behind, float* waiting,
+                                                float* totals, Fetch& fetch) {
     Unroll<16>([&](auto place) __attribute__((always_inline)) {
       fetch.Some();
       typename V::Register acc[kRows][kRegisters];
       UnrollGrid<kRows, kRegisters>([&](auto r, auto o) __attribute__((always_inline)) {
-        if constexpr (first) {
-          acc[r][o] = V::ZeroRegister();
-        } else {
-          acc[r][o] = V::LoadRegister(sums + place * kTileSize + (r * kRegisters + o) * kLanes);
-        }
+        acc[r][o] = V::ZeroRegister();
       });
+      if (before != nullptr) {
+        UnrollGrid<kRows, kRegisters>([&](auto r, auto o) __attribute__((always_inline)) {
+          acc[r][o] = V::LoadRegister(before + place * kTileSize + (r * kRegisters + o) * kLanes);
+        });
+      }
       const float* w = panel + place * PlaceSize(steps);
       constexpr int kLane = LanePanels::LaneAt(place);
       for (int64_t at = kLane; at < steps * 16; at += 16, w += kOuts) {
@@ -76,19 +78,24 @@ struct PanelLinear {
           });
         });
       }
-      constexpr int kWaiting = std::popcount(static_cast<unsigned>(place()));
-      constexpr int kEnding = std::countr_one(static_cast<unsigned>(place()));
-      UnrollGrid<kRows, kRegisters>([&](auto r, auto o) __attribute__((always_inline)) {
-        const int64_t at = (r * kRegisters + o) * kLanes;
-        typename V::Register sum = acc[r][o];
-        if constexpr (!last) return V::StoreRegister(sums + place * kTileSize + at, sum);
-        Unroll<kEnding>([&](auto i) __attribute__((always_inline)) {
-          sum =
-              V::AddRegisters(V::LoadRegister(waiting + (kWaiting - 1 - i) * kTileSize + at), sum);
+      if (behind != nullptr) {
+        UnrollGrid<kRows, kRegisters>([&](auto r, auto o) __attribute__((always_inline)) {
+          V::StoreRegister(behind + place * kTileSize + (r * kRegisters + o) * kLanes, acc[r][o]);
         });
-        V::StoreRegister(
-            place == 15 ? totals + at : waiting + (kWaiting - kEnding) * kTileSize + at, sum);
-      });
+      } else {
+        constexpr int kWaiting = std::popcount(static_cast<unsigned>(place()));
+        constexpr int kEnding = std::countr_one(static_cast<unsigned>(place()));
+        UnrollGrid<kRows, kRegisters>([&](auto r, auto o) __attribute__((always_inline)) {
+          const int64_t at = (r * kRegisters + o) * kLanes;
+          typename V::Register sum = acc[r][o];
+          Unroll<kEnding>([&](auto i) __attribute__((always_inline)) {
+            const auto other = V::LoadRegister(waiting + (kWaiting - 1 - i) * kTileSize + at);
+            sum = V::AddRegisters(other, sum);
+          });
+          V::StoreRegister(
+              place == 15 ? totals + at : waiting + (kWaiting - kEnding) * kTileSize + at, sum);
+        });
+      }
       asm volatile("" : : : "memory");  // one lane behind the other
     });
   }
@@ -141,16 +148,14 @@ struct PanelLinear {
     Fetch fetch = {reinterpret_cast<const std::byte*>(WeightsAt(next.out, next.k)),
                    a.in_features * 2, lines, next.outs * lines,
                    (next.outs * lines + tiles * 16 - 1) / (tiles * 16)};
-    const auto run = first  ? last ? RunTile<true, true> : RunTile<true, false>
-                      : last ? RunTile<false, true>
-                            : RunTile<false, false>;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const float* of_tile[kRows];  // behind the last row that again: not looked at
       for (int64_t r = 0; r < kRows; ++r) {
         of_tile[r] = WordsAt(std::min(rows - 1, tile * kRows + r), part.k);
       }
       float* const of_sums = blocks > 1 ? sums + tile * 16 * kTileSize : nullptr;
-      run(of_tile, panel, part.steps(), of_sums, waiting, totals, fetch);
+      RunTile(of_tile, panel, part.steps(), first ? nullptr : of_sums, last ? nullptr : of_sums,
+              waiting, totals, fetch);
       if (!last) continue;
       for (int64_t r = 0; r < std::min<int64_t>(kRows, rows - tile * kRows); ++r) {
         PackedLinear::StoreRow<DType::kBF16>(

@@ -28,6 +28,10 @@ std::byte* AllocateScratch(size_t bytes);
 // cache, around the second: an AMD Zen 5, whose own fetching into the second is in the way.
 bool WeightsGoNear();
 
+// Whether the first cache holds panels of weights that are cut for it, or rows of a tile beside
+// panels that pass by; whether that is worth it.
+bool FirstCacheHoldsPanels();
+
 // Of packed_linear.h: whole tiles, and outputs enough to pay for preparing rows.
 LinearCut PackedCut(const LinearArgs&);
 
