@@ -94,5 +94,5 @@ done
 printf '\n## How cost grows\n'
 picture=()  # where matplotlib is installed
 "$venv" -c "import matplotlib" 2> /dev/null && picture=(-o growth.svg)
-step "$venv" "$root/bench/growth.py" "$@" --samebits "$samebits" "${picture[@]}" ${LENGTHS:+--lengths "$LENGTHS"}
+step "$venv" "$root/bench/growth.py" "$@" --rounds "$rounds" --samebits "$samebits" "${picture[@]}" ${LENGTHS:+--lengths "$LENGTHS"}
 [[ $failed -eq 0 ]] || { echo "$failed steps failed: see the output" >&2; exit 1; }
