@@ -91,11 +91,14 @@ TEST_P(LinearTest, MoreRowsThanFitIntoTheCacheAtOnce) {
   Compare({11, 40003, 7, DType::kF32, false, Data::kNormal, 0});
 }
 
+// Of CPUs whose panels of weights are whole, and of those for which they are cut or laid out as
+// columns.
+constexpr int64_t kFirstCaches[] = {32 << 10, 48 << 10};
+
 // Weights and rows that are words already are read where they lie; rows that are longer than the
 // second cache holds so many of, in parts, the last one shorter. With a first cache that is worth
 // it, as on any other CPU: panels are cut, and rows packed for them where outputs are many.
 TEST_P(LinearTest, LongRowsWhereTheyLie) {
-  constexpr int64_t kFirstCaches[] = {32 << 10, 48 << 10};
   for (int64_t bytes : kFirstCaches) {
     AssumeFirstCache(bytes);
     for (Data data : kAllData) Compare({37, 4864, 13, dtype(), true, data, 0});
@@ -115,7 +118,7 @@ TEST_P(LinearTest, LongRowsWhereTheyLie) {
 // rows of one block and of several, the last one shorter, more rows than a block has. And where
 // the first cache is too small for that.
 TEST_P(LinearTest, ManyRows) {
-  for (int64_t bytes : {32 << 10, 48 << 10}) {
+  for (int64_t bytes : kFirstCaches) {
     AssumeFirstCache(bytes);
     for (Data data : kAllData) {
       Compare({48, 64, 64, dtype(), true, data, 0});
@@ -123,7 +126,7 @@ TEST_P(LinearTest, ManyRows) {
       Compare({49, 96, 81, dtype(), true, data, 2});
       Compare({48, 2080, 3, dtype(), false, data, 0});
     }
-  }
+  }  // the rest with the last one
   Compare({50, 4160, 66, dtype(), true, Data::kCancelling, 0});
   Compare({263, 64, 17, dtype(), true, Data::kCancelling, 0});
   Compare({263, 2112, 3, dtype(), false, Data::kCancelling, 0});
